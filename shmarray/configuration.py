@@ -1,0 +1,140 @@
+"""Settings: where they come from and who sees them.
+
+A setting is, in this order: what `config.override(...)` says in this context, what was assigned to
+`config.NAME`, the environment variable `SHMARRAY_NAME` at import, the default. Overrides are a context
+variable, so that threads and asynchronous tasks do not see each other's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["Config", "config"]
+
+_MIB = 1024 * 1024
+
+#: name -> (default, parse, what a value must be). A default of None means "decided when asked for".
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if number < 0 or number != float(value):
+        raise ValueError
+    return number
+
+
+def _positive(value: Any) -> int:
+    number = _count(value)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _namespace(value: Any) -> str:
+    if not isinstance(value, str) or not _NAMESPACE.fullmatch(value):
+        raise ValueError
+    return value
+
+
+_SETTINGS: Mapping[str, tuple[Any, Any, str]] = {
+    "namespace": ("shmarray", _namespace, "1-48 characters of A-Z a-z 0-9 . _ -, not starting with . or -"),
+    "max_nbytes": (None, _positive, "a positive number of bytes, or None for no quota"),
+    "workers": (None, _positive, "a positive number of lanes, or None for the cores this process may use"),
+    "inline_nbytes": (32 * 1024, _count, "a number of bytes"),
+    "parallel_nbytes": (1 * _MIB, _count, "a number of bytes"),
+    "chunk_nbytes": (1 * _MIB, _positive, "a positive number of bytes"),
+    "recycle_nbytes": (None, _count, "a number of bytes, or None for a share of the free shared memory"),
+    "handle_ttl_s": (60.0, _seconds, "a number of seconds"),
+    "spin_us": (100, _count, "a number of microseconds"),
+}
+
+
+class Config:
+    """The settings of this process, as attributes.
+
+    Examples
+    --------
+    >>> config.override(chunk_nbytes=4096).__class__.__name__
+    '_GeneratorContextManager'
+    >>> with config.override(chunk_nbytes=4096):
+    ...     config.chunk_nbytes
+    4096
+    """
+
+    namespace: str
+    max_nbytes: int | None
+    workers: int | None
+    inline_nbytes: int
+    parallel_nbytes: int
+    chunk_nbytes: int
+    recycle_nbytes: int | None
+    handle_ttl_s: float
+    spin_us: int
+
+    __slots__ = ("_overrides", "_values")
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        values: dict[str, Any] = {}
+        for name, (default, _, _) in _SETTINGS.items():
+            text = environ.get(f"SHMARRAY_{name.upper()}", "")
+            values[name] = _parse(name, text) if text else default
+        object.__setattr__(self, "_values", values)
+        empty: Mapping[str, Any] = {}
+        object.__setattr__(self, "_overrides", ContextVar("shmarray_overrides", default=empty))
+
+    def __getattr__(self, name: str) -> Any:
+        overrides = self._overrides.get()
+        if name in overrides:
+            return overrides[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._values[name] = _parse(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_SETTINGS]
+
+    def __repr__(self) -> str:
+        return "Config(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS) + ")"
+
+    @contextmanager
+    def override(self, **settings: Any) -> Iterator[Config]:
+        """Other values inside a `with` block, for this thread or task alone."""
+        parsed = {name: _parse(name, value) for name, value in settings.items()}
+        token = self._overrides.set({**self._overrides.get(), **parsed})
+        try:
+            yield self
+        finally:
+            self._overrides.reset(token)
+
+
+def _parse(name: str, value: Any) -> Any:
+    try:
+        default, parse, expected = _SETTINGS[name]
+    except KeyError:
+        raise AttributeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}") from None
+    if value is None and default is None:
+        return None
+    try:
+        return parse(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"config.{name} must be {expected}; got {value!r}") from None
+
+
+config = Config(os.environ)

@@ -1,0 +1,3 @@
+"""Fixtures for every test: a namespace of its own, and nothing left behind."""
+
+from __future__ import annotations
