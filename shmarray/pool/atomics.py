@@ -107,8 +107,11 @@ def pause(typingctx):  # type: ignore[no-untyped-def]
     """Tell the processor that this is a spin loop."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        instruction = {"x86_64": "pause", "aarch64": "yield"}.get(_machine(), "")
-        builder.asm(ir.FunctionType(ir.VoidType(), []), instruction, "~{memory}", [], True)
+        # By intrinsic, not by assembly text: numba's LLVM has no assembler set up.
+        if _machine() == "x86_64":
+            builder.call(_function(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
+        elif _machine() == "aarch64":
+            builder.call(_function(builder, "llvm.aarch64.hint", ir.VoidType(), _i32), [_i32(1)])  # yield
         return context.get_dummy_value()
 
     return types.void(), codegen
