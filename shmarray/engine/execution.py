@@ -7,8 +7,9 @@ error names the chunks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shmarray.configuration import config
@@ -62,11 +63,13 @@ class Options:
 DEFAULT = Options()
 
 
-@dataclass(slots=True, eq=False)
 class Plan:
     """A call with everything decided but where it runs.
 
-    Attributes
+    A plan may be kept and run again while the same arrays are alive: it holds addresses and weak references only, so it never
+    keeps a segment from going.
+
+    Parameters
     ----------
     name : str
         The kernel's, for messages.
@@ -75,51 +78,49 @@ class Plan:
         Of the largest operand: below `config.parallel_nbytes` the caller works alone.
     job : Job
         Binds to any lane; every segment it names is among `operands`.
-    operands : tuple of Operand
-        Keep the memory mapped. If one of them is private, the job cannot leave this process.
+    operands : sequence of Operand
+        If one of them is private, the job cannot leave this process.
     in_place : bool
         An output is an input: a chunk that was begun must not be done again.
     caller_joins : bool
         Nothing in the job can harm the caller, so it takes part.
-    kernels : tuple
-        (number, jit.Code) of the machine code that the job names.
+    kernels : sequence of (int, jit.Code)
+        Number and machine code of what the job names.
     """
 
-    name: str
-    n_chunks: int
-    nbytes: int
-    job: Any
-    operands: tuple[Operand, ...]
-    in_place: bool
-    caller_joins: bool
-    kernels: tuple[tuple[int, Any], ...] = ()
-    _bound: Callable[[Lane, int], int] | None = field(default=None, repr=False)
-    _ticket: JobTicket | None = field(default=None, repr=False)
+    __slots__ = ("_kernels", "_segments", "_ticket", "bound", "caller_joins", "in_place", "job", "n_chunks", "name", "nbytes", "private")
 
-    @property
-    def private(self) -> bool:
-        return any(operand.segment is None for operand in self.operands)
-
-    def bound(self) -> Callable[[Lane, int], int]:
-        """The job on this process's own mappings."""
-        if self._bound is None:
-            segments = (operand.segment for operand in self.operands)
-            binder: Binder = LocalBinder(
-                {segment.key: segment.address for segment in segments if segment is not None},
-                {number: code.entry for number, code in self.kernels},
-            )
-            self._bound = self.job.bind(binder)
-        return self._bound
+    def __init__(
+        self,
+        name: str,
+        n_chunks: int,
+        nbytes: int,
+        job: Any,
+        operands: Sequence[Operand],
+        *,
+        in_place: bool,
+        caller_joins: bool,
+        kernels: Sequence[tuple[int, Any]] = (),
+    ) -> None:
+        self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
+        self.in_place, self.caller_joins = in_place, caller_joins
+        segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
+        self.private = any(operand.segment is None for operand in operands)
+        self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
+        self._kernels = tuple(kernels)
+        self._ticket: JobTicket | None = None
+        binder: Binder = LocalBinder(
+            {key: segment.address for key, segment in segments.items()},
+            {number: code.entry for number, code in kernels},
+        )
+        #: The job on this process's own mappings.
+        self.bound: Callable[[Lane, int], int] = job.bind(binder)
 
     def ticket(self) -> JobTicket:
         """The job as workers are told of it."""
         if self._ticket is None:
-            self._ticket = JobTicket(
-                self.job,
-                name=self.name,
-                segments=[operand.segment for operand in self.operands if operand.segment is not None],
-                kernels=[(number, code.payload) for number, code in self.kernels],
-            )
+            payloads = [(number, code.payload) for number, code in self._kernels]
+            self._ticket = JobTicket(self.job, name=self.name, segments=self._segments, kernels=payloads)
         return self._ticket
 
 
@@ -140,15 +141,15 @@ def run(plan: Plan, options: Options = DEFAULT) -> int:
     pool = _pool_for(plan, options)
     if pool is None:
         if options.progress is False:
-            outcome = run_alone(plan.bound(), 0, plan.n_chunks)
+            outcome = run_alone(plan.bound, 0, plan.n_chunks)
         else:
             with watching(options.progress, plan.n_chunks, plan.name) as watch:
-                outcome = run_alone(plan.bound(), 0, plan.n_chunks, watch)
+                outcome = run_alone(plan.bound, 0, plan.n_chunks, watch)
         if outcome.failures:
             raise _kernel_error(plan, outcome.failures)
         return outcome.floating_flags
     if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
-        caller = plan.bound() if plan.caller_joins else None
+        caller = plan.bound if plan.caller_joins else None
         outcome = pool.dispatch(plan.ticket(), 0, plan.n_chunks, caller=caller)
         if not (outcome.untouched or outcome.interrupted or outcome.failures):
             return outcome.floating_flags
@@ -212,7 +213,7 @@ class _Recovery:
         before = self.done_before
         watch = None if self.watch is None else (lambda done: self.watch(before + done))  # type: ignore[misc]
         outcome = self.pool.dispatch(
-            plan.ticket(), start, stop, caller=plan.bound() if joins else None, deadline=self.deadline, watch=watch
+            plan.ticket(), start, stop, caller=plan.bound if joins else None, deadline=self.deadline, watch=watch
         )
         self.done_before += stop - start - len(outcome.untouched) - len(outcome.interrupted)
         self.flags |= outcome.floating_flags

@@ -58,6 +58,9 @@ class Lane:
 class Job(Protocol):
     """What a lane can run. Jobs pickle; what they name (segments, kernels) has been sent before them."""
 
-    def bind(self, lane: Lane) -> Callable[[Lane], Any]:
-        """A function that claims chunks on the lane until none is left."""
+    def bind(self, binder: Any) -> Callable[[Lane, int], int]:
+        """A function that claims chunks on a lane: until none is left (0), or for some nanoseconds (then 1).
+
+        `binder` has `addresses` and `entry` as a `Lane` has.
+        """
         ...

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from shmarray.configuration import config
 from shmarray.errors import WorkerDiedError
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.cores import available_cores
-from shmarray.pool.lane import Lane, SegmentKey
+from shmarray.pool.lane import Job, Lane, SegmentKey
 from shmarray.pool.outcome import Death, Failure, Outcome, describe_death
 from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, COUNT, FAILED, FPE, MAX_LANES, READY, ChunkState, DispatchPage
@@ -55,16 +55,38 @@ class WorkerInfo(NamedTuple):
 
 
 class JobTicket:
-    """A job as a pool knows it: its number, its pickle, and what must be sent before it."""
+    """A job as a pool knows it: its number, its pickle, and what must be sent before it.
 
-    __slots__ = ("__weakref__", "kernels", "name", "number", "segments", "spec")
+    Parameters
+    ----------
+    job : Job
+    name : str
+        For people.
+    segments : mapping of SegmentKey to weak reference
+        What its lanes must have mapped; the caller holds these while it dispatches.
+    kernels : sequence of (int, bytes)
+        Numbers and payloads of machine code.
+    """
 
-    def __init__(self, job: Any, *, name: str, segments: Sequence[Segment], kernels: Sequence[tuple[int, bytes]]) -> None:
+    __slots__ = ("kernels", "name", "number", "segments", "spec")
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        name: str,
+        segments: Mapping[SegmentKey, weakref.ref[Segment]],
+        kernels: Sequence[tuple[int, bytes]],
+    ) -> None:
         self.number = next(_numbers)
         self.name = name
         self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
-        self.segments = {segment.key: weakref.ref(segment) for segment in segments}
-        self.kernels = tuple(kernels)
+        self.segments = segments
+        self.kernels = kernels
+
+    def __del__(self) -> None:
+        for pool in list(_pools):
+            pool.forget(self.number)
 
 
 def new_number() -> int:
@@ -200,7 +222,8 @@ class Pool:
 
     def forget(self, number: int) -> None:
         """Workers may drop a job or kernel; they are told when they next have time."""
-        self._pending.append(("forget", number))
+        if any(number in worker.told for worker in self._workers):
+            self._pending.append(("forget", number))
 
     def unmap(self, key: SegmentKey) -> None:
         """A segment's pages have left the caller: workers that were lent it give them back too."""

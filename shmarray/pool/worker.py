@@ -45,7 +45,7 @@ class Worker(Lane):
         self._payloads: dict[int, bytes] = {}
         self._entries: dict[int, Callable[..., int]] = {}
         self._specs: dict[int, bytes] = {}
-        self._jobs: dict[int, Callable[[Lane], None]] = {}
+        self._jobs: dict[int, Callable[[Lane, int], int]] = {}
         self._spin_ns = 0
         self._stopping = False
 
@@ -73,7 +73,7 @@ class Worker(Lane):
                 if run is None:
                     continue
             try:
-                run(self)
+                run(self, 0)
             except BaseException as error:
                 self.fail(number, error)
 
@@ -96,18 +96,18 @@ class Worker(Lane):
         """Report what the chunk at hand raised, and let nobody start another."""
         self.channel.send(("failed", number, self.mark_failed(), *_portable(error)))
 
-    def _bind(self, number: int) -> Callable[[Lane], None] | None:
+    def _bind(self, number: int) -> Callable[[Lane, int], int] | None:
         if number not in self._specs:
             self._read_messages()
         spec = self._specs.pop(number, None)
         if spec is None:  # the message is still on its way: others do this job
             return None
         try:
-            run: Callable[[Lane], None] = pickle.loads(spec).bind(self)
+            run: Callable[[Lane, int], int] = pickle.loads(spec).bind(self)
         except BaseException as error:
             failure = error  # the name `error` ends with this block
 
-            def run(lane: Lane) -> None:
+            def run(lane: Lane, budget_ns: int) -> int:
                 raise failure
 
         self._jobs[number] = run
