@@ -10,8 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shmarray import jit as compiler
-from shmarray.engine import DEFAULT, Options, Plan, check_output, plan_elementwise, plan_python_elementwise, run
-from shmarray.ops.arguments import as_outputs, as_scalar_or_array, chunks_of, plain_function, positional_arity
+from shmarray.array import SharedArray
+from shmarray.engine import DEFAULT, Options, Plan, check_output, plan_elementwise, plan_items, run
+from shmarray.ops.arguments import (
+    as_outputs,
+    as_scalar_or_array,
+    by_value,
+    chunks_of,
+    plain_function,
+    positional_arity,
+    reachable,
+    reachable_if_large,
+)
 from shmarray.ops.results import new_result
 from shmarray.pool import new_number
 
@@ -80,14 +90,20 @@ class Elementwise:
         results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
         outputs = outputs or [result.view(np.ndarray) for result in results]
         chunks = chunks_of(results[0] if results else out[0] if isinstance(out, tuple) else out)
+        joins = self._jit and not self._debug
+        inputs = reachable_if_large(inputs) if joins else reachable(inputs)
+        targets = outputs if joins else reachable(outputs)
         if self._jit:
             kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
-            plan = plan_elementwise(name, kernel, inputs, outputs, chunks=chunks, in_place=in_place, debug=self._debug)
-        else:
-            plan = plan_python_elementwise(
-                name, self.__wrapped__, inputs, outputs, chunks=chunks, in_place=in_place
+            plan = plan_elementwise(
+                name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins
             )
+        else:
+            plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
         run(plan, options)
+        for output, target in zip(outputs, targets, strict=True):
+            if target is not output:  # a private output: workers wrote to a copy
+                output[...] = target
         if len(outputs) == 1 and out is not None and not isinstance(out, tuple):
             self._remember((*args, out), plan)
         if out is not None:
@@ -96,7 +112,7 @@ class Elementwise:
 
     def _remember(self, arrays: Sequence[Any], plan: Plan) -> None:
         # Only for arrays that exist outside this call: a plan never keeps one alive.
-        if plan.private or not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
+        if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
             return
         facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
         remembered = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
@@ -149,7 +165,7 @@ class Elementwise:
                 return make_driver(self._function(), inputs, [from_dtype(dtype) for dtype in outputs])
 
             key = ("elementwise", self._key(), signature, outputs)
-            code = compiler.compile(driver, compiler.INT64 * 4, key=key, debug=self._debug)
+            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
             kernel = self._kernels[signature, outputs] = (new_number(), code)
         return kernel
 
