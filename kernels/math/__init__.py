@@ -34,27 +34,38 @@ import pathlib
 
 from ._publish import SUBSTITUTES
 from .exponential import exp, exp2, expm1
+from .hyperbolic import arccosh, arcsinh, arctanh, cosh, sinh, tanh
 from .inverse_trigonometric import arccos, arcsin, arctan, arctan2
 from .logarithmic import log, log1p, log2, log10
+from .powers import cbrt, hypot, power
 from .trigonometric import cos, sin, tan
 
 __all__ = [
     "SUBSTITUTES",
     "arccos",
+    "arccosh",
     "arcsin",
+    "arcsinh",
     "arctan",
     "arctan2",
+    "arctanh",
+    "cbrt",
     "cos",
+    "cosh",
     "exp",
     "exp2",
     "expm1",
+    "hypot",
     "log",
     "log1p",
     "log2",
     "log10",
+    "power",
     "sin",
+    "sinh",
     "source_digest",
     "tan",
+    "tanh",
 ]
 
 

@@ -25,7 +25,7 @@ __all__ = ["exp", "exp2", "expm1"]
 
 
 @formula
-def _reduced(fmt: Format) -> Callable[..., Any]:
+def reduced(fmt: Format) -> Callable[..., Any]:
     """`x -> (shifted k, r)` with `x = k ln 2 + r`."""
     shift, log2e = fmt.constants(fmt.shift, math.log2(math.e))
     ln2_high, ln2_low = fmt.parts("ln2", 2)
@@ -39,7 +39,7 @@ def _reduced(fmt: Format) -> Callable[..., Any]:
 
 
 @formula
-def _scaled(fmt: Format) -> Callable[..., Any]:
+def scaled(fmt: Format) -> Callable[..., Any]:
     """`y * 2**k` of a shifted `k`, for `y` around 1 and any `k` that has a finite or subnormal result."""
     zero, up, down, twice = fmt.constants(0.0, 2.0 * fmt.digits, -1.0, 2.0)
     tiny = fmt.real(2.0 ** (-2 * fmt.digits))
@@ -52,7 +52,7 @@ def _scaled(fmt: Format) -> Callable[..., Any]:
     return scaled
 
 
-def _clamped(low: Any, high: Any) -> Callable[..., Any]:
+def clamped(low: Any, high: Any) -> Callable[..., Any]:
     """`x` held in [low, high], nan passing through: both comparisons are false for it."""
 
     def clamped(x):  # type: ignore[no-untyped-def]
@@ -67,15 +67,15 @@ def _exp(fmt: Format) -> Callable[..., Any]:
     (one,) = fmt.constants(1.0)
     coefficients = fmt.polynomial("exp")
     # Beyond these the result has overflowed, or is zero.
-    clamped = _clamped(*fmt.constants(*((-746.0, 710.0) if fmt.digits == 53 else (-104.0, 89.0))))
-    reduced, scaled = _reduced(fmt), _scaled(fmt)
+    held_to_range = clamped(*fmt.constants(*((-746.0, 710.0) if fmt.digits == 53 else (-104.0, 89.0))))
+    reduce, scale = reduced(fmt), scaled(fmt)
 
     def exp(x):  # type: ignore[no-untyped-def]
-        held = clamped(x)
-        shifted, r = reduced(held)
+        held = held_to_range(x)
+        shifted, r = reduce(held)
         head = one + r
         tail = fma(r * r, polynomial(r, coefficients), r - (head - one))
-        return scaled(head + tail, shifted, held)
+        return scale(head + tail, shifted, held)
 
     return exp
 
@@ -85,17 +85,17 @@ def _exp2(fmt: Format) -> Callable[..., Any]:
     shift, one = fmt.constants(fmt.shift, 1.0)
     ln2_high, ln2_low = fmt.parts("ln2", 2)
     coefficients = fmt.polynomial("exp2")
-    clamped = _clamped(*fmt.constants(*((-1076.0, 1024.0) if fmt.digits == 53 else (-151.0, 128.0))))
-    scaled = _scaled(fmt)
+    held_to_range = clamped(*fmt.constants(*((-1076.0, 1024.0) if fmt.digits == 53 else (-151.0, 128.0))))
+    scale = scaled(fmt)
 
     def exp2(x):  # type: ignore[no-untyped-def]
-        held = clamped(x)
+        held = held_to_range(x)
         shifted = held + shift
         r = held - (shifted - shift)
         head = fma(r, ln2_high, one)
         error = fma(r, ln2_high, one - head)
         tail = fma(r * r, polynomial(r, coefficients), fma(r, ln2_low, error))
-        return scaled(head + tail, shifted, held)
+        return scale(head + tail, shifted, held)
 
     return exp2
 
@@ -105,11 +105,11 @@ def _expm1(fmt: Format) -> Callable[..., Any]:
     zero, one, half, two = fmt.constants(0.0, 1.0, 0.5, 2.0)
     coefficients = fmt.polynomial("exp")
     # Below the lower bound the result is -1 to the last bit.
-    clamped = _clamped(*fmt.constants(*((-40.0, 710.0) if fmt.digits == 53 else (-20.0, 89.0))))
-    reduced = _reduced(fmt)
+    held_to_range = clamped(*fmt.constants(*((-40.0, 710.0) if fmt.digits == 53 else (-20.0, 89.0))))
+    reduce = reduced(fmt)
 
     def expm1(x):  # type: ignore[no-untyped-def]
-        shifted, r = reduced(clamped(x))
+        shifted, r = reduce(held_to_range(x))
         # 2**k (1 + r + tail) - 1, in halves so that 2**k does not overflow before the result does.
         scale = power_of_two(shifted - one)
         start = scale - half

@@ -81,7 +81,7 @@ def bounded(fmt: Format) -> Callable[..., Any]:
 
 
 @formula
-def _log(fmt: Format) -> Callable[..., Any]:
+def natural_log(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     parts, series, total, edges = split(fmt), log_of_one_plus(fmt), combine(fmt), bounded(fmt)
 
@@ -162,7 +162,7 @@ def _log1p(fmt: Format) -> Callable[..., Any]:
     return log1p
 
 
-@publish(_log, np.log, standard=math.log)
+@publish(natural_log, np.log, standard=math.log)
 def log(x: Any) -> Any:
     """Natural logarithm.
 
