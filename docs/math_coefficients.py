@@ -2,10 +2,11 @@
 
     python docs/math_coefficients.py > kernels/math/_coefficients.py
 
-Each polynomial interpolates its function at the Chebyshev nodes of the interval, in 60 digits (mpmath). That is within a
-factor of about two of the minimax polynomial of the same degree: one bit, cheaper than the search. The degree is the
-smallest one whose error, weighted as it enters the result, is below 2**-58 of the result (2**-28 for float32). The
-formulas keep the leading terms apart and exact, so the rounding of the coefficients hardly matters.
+Each polynomial interpolates its function at the Chebyshev nodes of the interval, in 60 digits (mpmath). That
+is within a factor of about two of the minimax polynomial of the same degree: one bit, cheaper than the
+search. The degree is the smallest one whose error, weighted as it enters the result, is below 2**-58 of the
+result (2**-28 for float32). The formulas keep the leading terms apart and exact, so the rounding of the
+coefficients hardly matters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ mp.mp.dps = 60
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fit:
-    """`function(z)` on an interval; an error `e` there is an error `e * weight(z)` relative to the final result."""
+    """`function(z)` on an interval; an error `e` there enters the result as `e * weight(z)`."""
 
     name: str
     function: Callable[[mp.mpf], mp.mpf]
@@ -152,13 +153,9 @@ def worst(fit: Fit, coefficients: list[mp.mpf]) -> mp.mpf:
 
 
 def main() -> None:
-    print(
-        '"""Coefficients and constants of the elementary functions; written by docs/math_coefficients.py, not by hand.\n'
-    )
+    print('"""Coefficients of the elementary functions; written by docs/math_coefficients.py, not by hand.\n')
     print("Beside each polynomial: the largest error of its fit, as it enters the result.")
     print('"""\n')
-    print("# The values are exact decimals of binary numbers: their length and look say nothing.")
-    print("# ruff: noqa: E501, FURB152\n")
     print("TABLE: dict[tuple[str, str], tuple[float, ...]] = {")
     for fit in FITS:
         for name, real, bits in (("float32", np.float32, fit.bits32), ("float64", np.float64, fit.bits64)):

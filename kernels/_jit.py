@@ -1,9 +1,9 @@
 """The one place that owns every numba option of the kernels.
 
 Loops release the GIL, divide as NumPy does (a zero divisor gives inf or nan and raises nothing, which is also
-what lets a loop with a division vectorise), and never reorder floating-point sums on their own: fast-math is off,
-a loop that wants several accumulators writes them out. Nothing is cached by numba: the jit layer of shmarray has its
-own cache, and numba's races between processes.
+what lets a loop with a division vectorise), and never reorder floating-point sums on their own: fast-math is
+off, a loop that wants several accumulators writes them out. Nothing is cached by numba: the jit layer of
+shmarray has its own cache, and numba's races between processes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def inlined(function: F) -> F:
     return cast(F, numba.njit(**SCALAR)(function))
 
 
-def intrinsic(function: F) -> F:
-    """`numba.extending.intrinsic`, typed."""
-    return cast(F, extending.intrinsic(function))
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """`numba.extending.intrinsic`: what it returns is called without the typing context."""
+    return extending.intrinsic(function)
 
 
 def overload(target: Callable[..., Any]) -> Callable[[F], F]:
     """`numba.extending.overload` with the options of scalar functions, typed."""
-    return cast("Callable[[F], F]", extending.overload(target, jit_options=SCALAR, strict=False))
+    return cast("Callable[[F], F]", extending.overload(target, jit_options=cast(Any, SCALAR), strict=False))

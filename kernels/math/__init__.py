@@ -1,15 +1,17 @@
 """Elementary functions that LLVM vectorises, for users' own numba code and for the kernels of shmarray.
 
-The PyPI build of numba has no vector math library: `np.exp` in a compiled loop is a call of the C library's scalar
-`exp` for each element. The functions here are straight-line arithmetic on one number (fused multiply-adds, bit operations and
-selections in place of branches), so LLVM inlines them and turns the loop around them into vector code.
+The PyPI build of numba has no vector math library: `np.exp` in a compiled loop is a call of the C library's
+scalar `exp` for each element. The functions here are straight-line arithmetic on one number (fused
+multiply-adds, bit operations and selections in place of branches), so LLVM inlines them and turns the loop
+around them into vector code.
 
-They keep IEEE 754's special cases (nan, infinities, signed zeros, subnormals, overflow) and are within 1 ULP for exp, log, sin, cos
-and their kin and 2 ULP for the others; docs/math.md has the measured errors, the speed and where each formula comes from.
-They raise no floating-point flags on purpose and set none reliably.
+They keep IEEE 754's special cases (nan, infinities, signed zeros, subnormals, overflow) and are within 1 ULP
+for exp, log, sin, cos and their kin and 2 ULP for the others; docs/math.md has the measured errors, the speed
+and where each formula comes from. They raise no floating-point flags on purpose and set none reliably.
 
-`SUBSTITUTES` maps NumPy's and the standard library's functions to these; shmarray's decorators apply it unless told `precise=True`.
-`source_digest()` names the formulas' current text, for the keys of caches that hold code compiled from them.
+`SUBSTITUTES` maps NumPy's and the standard library's functions to these; shmarray's decorators apply it
+unless told `precise=True`. `source_digest()` names the formulas' current text, for the keys of caches that
+hold code compiled from them.
 
 Examples
 --------

@@ -1,10 +1,7 @@
-"""Coefficients and constants of the elementary functions; written by docs/math_coefficients.py, not by hand.
+"""Coefficients of the elementary functions; written by docs/math_coefficients.py, not by hand.
 
 Beside each polynomial: the largest error of its fit, as it enters the result.
 """
-
-# The values are exact decimals of binary numbers: their length and look say nothing.
-# ruff: noqa: E501, FURB152
 
 TABLE: dict[tuple[str, str], tuple[float, ...]] = {
     ("exp", "float32"): (  # 2**-32.78

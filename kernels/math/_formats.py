@@ -39,7 +39,7 @@ class Format:
         rest = fractions.Fraction(_coefficients.EXACT[name])
         found = []
         for _ in range(count):
-            part = self.real(float(rest)) if self.digits == 53 else _round_to_single(rest)
+            part = self.real(float(rest))
             found.append(part)
             rest -= fractions.Fraction(float(part))
         return tuple(found)
@@ -55,11 +55,6 @@ class Format:
     def smallest_normal(self) -> Any:
         """The smallest number of full precision."""
         return self.real(np.finfo(self.real).smallest_normal)
-
-
-def _round_to_single(value: fractions.Fraction) -> Any:
-    """The float32 nearest to an exact value (through float64: the constants here are far from its rounding boundaries)."""
-    return np.float32(float(value))
 
 
 FLOAT32 = Format("float32", np.float32, 24, 1.5 * 2.0**23, 127)

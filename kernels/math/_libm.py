@@ -1,14 +1,18 @@
 """The C library's function for the rare argument, without losing the vector loop for the others.
 
-`sin(1e300)` needs a reduction with a thousand bits of 2/pi; computing it for every lane and then discarding it would cost
-all users for the sake of almost none. A branch in the scalar function costs them even more: LLVM's vectoriser gives up on
-a call under a branch. So the choice is a function of its own, `y if |x| <= limit else libm(x)`, which comes with
-versions for vectors of 2 to 16 lanes. Those test all lanes with one branch, hardly ever taken. The call says so through LLVM's
-`vector-function-abi-variant` attribute, and the loop vectoriser calls the version of its width.
+`sin(1e300)` needs a reduction with a thousand bits of 2/pi; computing it for every lane and then discarding
+it would cost all users for the sake of almost none. A branch in the scalar function costs them even more:
+LLVM's vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if |x| <=
+limit else libm(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one
+branch, hardly ever taken. The call says so through LLVM's `vector-function-abi-variant` attribute, and the
+loop vectoriser calls the version of its width.
 
-Where LLVM does not take the hint the loop stays scalar and right. Lane by lane the versions agree, so results do not depend on
-the width.
+Where LLVM does not take the hint the loop stays scalar and right. Lane by lane the versions agree, so results
+do not depend on the width.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -53,12 +57,16 @@ def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
 
 
 def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Function:
-    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, the C library's `symbol(x)` elsewhere."""
+    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, the C library's `symbol(x)` elsewhere.
+
+    float32 gets the function of float64 too, rounded: the C library's own for float32 may be a unit off.
+    """
     width = 32 if isinstance(real, ir.FloatType) else 64
-    name = f"shmarray_guard_{symbol}"
+    name = f"shmarray_guard_{symbol}{width}"
     if name in module.globals:
         return module.globals[name]
-    exact = cgutils.get_or_insert_function(module, ir.FunctionType(real, [real]), symbol)
+    double = ir.DoubleType()
+    exact = cgutils.get_or_insert_function(module, ir.FunctionType(double, [double]), symbol)
 
     guard = ir.Function(module, ir.FunctionType(real, [real, real]), name)
     builder = _define(guard, inline=False)
@@ -66,7 +74,10 @@ def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Fu
     with builder.if_then(
         _outside(builder, x, ir.Constant(real, limit), ir.Constant(real, -limit)), likely=False
     ):
-        builder.ret(builder.call(exact, [x]))
+        if width == 32:
+            builder.ret(builder.fptrunc(builder.call(exact, [builder.fpext(x, double)]), real))
+        else:
+            builder.ret(builder.call(exact, [x]))
     builder.ret(y)
 
     versions = []
@@ -96,11 +107,11 @@ def beyond(symbol: str, limit: float) -> Any:
     """An intrinsic `(x, y) -> y`, or the C library's `symbol(x)` where `|x| > limit`."""
 
     @intrinsic
-    def chosen(typing, x, y):  # type: ignore[no-untyped-def]
+    def chosen(typing, x, y):
         if x != y or x not in (types.float32, types.float64):
             return None
 
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):
             real = args[0].type
             guard = _guard(builder.module, real, symbol, limit)
             call = builder.call(guard, args)

@@ -1,14 +1,16 @@
 """How a formula becomes a function that users call and that kernels get in place of NumPy's.
 
-A public function is an ordinary Python function; called from plain Python it is NumPy's. Inside compiled code numba
-asks the overload registered here, which answers by type:
+A public function is an ordinary Python function; called from plain Python it is NumPy's. Inside compiled code
+numba asks the overload registered here, which answers by type:
 
 - float32 and float64: the formula for that format;
-- integers and booleans: converted first, to the type that numba's own version of the replaced function gives (float64;
+- integers and booleans: converted first, to the type that numba's own version of the replaced function gives
+  (float64;
   for NumPy's functions float32 where 16 bits or fewer make it exact);
 - anything else (arrays, complex numbers): NumPy's function, unchanged.
 
-`math.exp` and its kin differ from NumPy's in the second point alone, so each gets an entry of its own in the table.
+`math.exp` and its kin differ from NumPy's in the second point alone, so each gets an entry of its own in the
+table.
 """
 
 from __future__ import annotations
@@ -40,33 +42,24 @@ def formula(build: Formula) -> Formula:
     return functools.wraps(build)(built)
 
 
+def _is_whole(kind: Any) -> bool:
+    return isinstance(kind, types.Integer | types.Boolean)
+
+
+def _fits_single(kind: Any) -> bool:
+    return isinstance(kind, types.Boolean) or (_is_whole(kind) and kind.bitwidth <= 16)
+
+
 def _common_format(arguments: tuple[Any, ...], *, narrow: bool) -> Format | None:
     """The format to compute in, None where NumPy's function is to be called."""
-    single = False
-    for argument in arguments:
-        kind = types.unliteral(argument)
-        if kind == types.float64:
-            return FLOAT64 if all(_is_real(other) for other in arguments) else None
-        if kind == types.float32:
-            single = True
-        elif not _is_real(kind):
-            return None
+    if not all(_is_whole(kind) or kind in (types.float32, types.float64) for kind in arguments):
+        return None
+    if types.float64 in arguments:
+        return FLOAT64
     # An integer beside a float32 (`arctan2(x, 1)`) does not widen it, in numba as in NumPy.
-    if single or (narrow and all(_fits_single(argument) for argument in arguments)):
+    if types.float32 in arguments or (narrow and all(_fits_single(kind) for kind in arguments)):
         return FLOAT32
     return FLOAT64
-
-
-def _is_real(argument: Any) -> bool:
-    return isinstance(types.unliteral(argument), types.Integer | types.Boolean) or argument in (
-        types.float32,
-        types.float64,
-    )
-
-
-def _fits_single(argument: Any) -> bool:
-    kind = types.unliteral(argument)
-    return isinstance(kind, types.Boolean) or (isinstance(kind, types.Integer) and kind.bitwidth <= 16)
 
 
 def _answer(
@@ -74,8 +67,7 @@ def _answer(
 ) -> Callable[..., Any] | None:
     """The implementation for these argument types."""
     fmt = _common_format(arguments, narrow=narrow)
-    whole = all(isinstance(types.unliteral(a), types.Integer | types.Boolean) for a in arguments)
-    if fmt is None or (integers and whole):
+    if fmt is None or (integers and all(_is_whole(kind) for kind in arguments)):
         if len(arguments) == 1:
             return lambda x: fallback(x)
         return lambda x, y: fallback(x, y)

@@ -1,12 +1,16 @@
 """sinh, cosh, tanh and their inverses: an odd polynomial near zero, exponentials or logarithms away from it.
 
-Near zero the exponentials would cancel; there `f(x) = x + x**3 P(x**2)`. Elsewhere sinh and cosh add `exp(x)/2` and its
-reciprocal (halved before scaling, so that it overflows only where the result does), tanh is `1 - 2 / (exp(2x) + 1)`.
+Near zero the exponentials would cancel; there `f(x) = x + x**3 P(x**2)`. Elsewhere sinh and cosh add
+`exp(x)/2` and its reciprocal (halved before scaling, so that it overflows only where the result does), tanh
+is `1 - 2 / (exp(2x) + 1)`.
 
 arcsinh and arccosh are `log(x + sqrt(x**2 +- 1))`. One rounding of that sum would be worth several ULP of the
 logarithm, so the square, the root and the sum each carry what they rounded away, and `log_of_sum` takes
 both parts. Where the square would overflow the result is `log(2 x)`.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from ._bits import absolute, copy_sign, fma, polynomial, root, select
 from ._formats import Format
 from ._publish import formula, publish
 from .exponential import clamped, reduced, scaled
-from .logarithmic import bounded, combine, log_of_sum, natural_log
+from .logarithmic import log_of_sum, natural_log
 
 __all__ = ["arccosh", "arcsinh", "arctanh", "cosh", "sinh", "tanh"]
 
@@ -33,9 +37,9 @@ def _half_exp(fmt: Format) -> Callable[..., Any]:
     held = clamped(*fmt.constants(-1.0, 711.0 if fmt.digits == 53 else 90.0))
     reduce, scale = reduced(fmt), scaled(fmt)
 
-    def half_exp(x):  # type: ignore[no-untyped-def]
+    def half_exp(x):
         x = held(x)
-        shifted, r = reduce(x)
+        shifted, r, _ = reduce(x)
         head = one + r
         tail = fma(r * r, polynomial(r, coefficients), r - (head - one))
         y = head + tail
@@ -50,7 +54,7 @@ def _sinh(fmt: Format) -> Callable[..., Any]:
     coefficients = fmt.polynomial("sinh")
     half_exp = _half_exp(fmt)
 
-    def sinh(x):  # type: ignore[no-untyped-def]
+    def sinh(x):
         size = absolute(x)
         z = size * size
         near = fma(size * z, polynomial(z, coefficients), size)
@@ -68,7 +72,7 @@ def _cosh(fmt: Format) -> Callable[..., Any]:
     zero, quarter, inf = fmt.constants(0.0, 0.25, math.inf)
     half_exp = _half_exp(fmt)
 
-    def cosh(x):  # type: ignore[no-untyped-def]
+    def cosh(x):
         high, low = half_exp(absolute(x))
         inverse = quarter / high
         total = high + inverse
@@ -85,7 +89,7 @@ def _tanh(fmt: Format) -> Callable[..., Any]:
     held = clamped(*fmt.constants(-1.0, 20.0 if fmt.digits == 53 else 10.0))
     half_exp = _half_exp(fmt)
 
-    def tanh(x):  # type: ignore[no-untyped-def]
+    def tanh(x):
         size = held(absolute(x))
         z = size * size
         near = fma(size * z, polynomial(z, coefficients), size)
@@ -101,7 +105,7 @@ def _root_of_sum(fmt: Format) -> Callable[..., Any]:
     """`(w, error) -> (high, low)` with `high + low = sqrt(w + error)`."""
     zero, half = fmt.constants(0.0, 0.5)
 
-    def root_of_sum(w, error):  # type: ignore[no-untyped-def]
+    def root_of_sum(w, error):
         high = root(w)
         low = half * (fma(-high, high, w) + error) / high
         return high, select(high > zero, low, zero)
@@ -117,7 +121,7 @@ def _arcsinh(fmt: Format) -> Callable[..., Any]:
     ln2_high, ln2_low = fmt.parts("ln2", 2)
     root_of, log_of = _root_of_sum(fmt), log_of_sum(fmt)
 
-    def arcsinh(x):  # type: ignore[no-untyped-def]
+    def arcsinh(x):
         size = absolute(x)
         z = size * size
         near = fma(size * z, polynomial(z, coefficients), size)
@@ -146,7 +150,7 @@ def _arccosh(fmt: Format) -> Callable[..., Any]:
     ln2_high, ln2_low = fmt.parts("ln2", 2)
     root_of, log_of = _root_of_sum(fmt), log_of_sum(fmt)
 
-    def arccosh(x):  # type: ignore[no-untyped-def]
+    def arccosh(x):
         big = x > large
         a = select(big, one, x)
         square = a * a
@@ -169,7 +173,7 @@ def _arctanh(fmt: Format) -> Callable[..., Any]:
     coefficients = fmt.polynomial("arctanh")
     log = natural_log(fmt)
 
-    def arctanh(x):  # type: ignore[no-untyped-def]
+    def arctanh(x):
         size = absolute(x)
         z = size * size
         near = fma(size * z, polynomial(z, coefficients), size)

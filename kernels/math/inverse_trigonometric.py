@@ -10,9 +10,13 @@ between               pi/4           (n - d) / (n + d)
 n > tan(3 pi/8) d     pi/2           -d / n
 ====================  =============  ===============
 
-arcsin above 1/2 uses `arcsin x = pi/2 - 2 arcsin(sqrt((1 - x) / 2))`, whose argument `1 - x` is exact there; arccos
-likewise (the arrangement of FreeBSD's msun, with polynomials where that has quotients). The constants are held in two parts.
+arcsin above 1/2 uses `arcsin x = pi/2 - 2 arcsin(sqrt((1 - x) / 2))`, whose argument `1 - x` is exact there;
+arccos likewise (the arrangement of FreeBSD's msun, with polynomials where that has quotients). The constants
+are held in two parts.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def _angle(fmt: Format) -> Callable[..., Any]:
     low_bound, high_bound = fmt.constants(math.tan(math.pi / 8), math.tan(3 * math.pi / 8))
     coefficients = fmt.polynomial("arctan")
 
-    def angle(n, d):  # type: ignore[no-untyped-def]
+    def angle(n, d):
         middle, high = n > low_bound * d, n > high_bound * d
         above = select(high, -d, select(middle, n - d, n))
         below = select(high, n, select(middle, n + d, d))
@@ -54,7 +58,7 @@ def _arctan(fmt: Format) -> Callable[..., Any]:
     quarter_pi, quarter_pi_low = fmt.parts("quarter_pi", 2)
     angle = _angle(fmt)
 
-    def arctan(x):  # type: ignore[no-untyped-def]
+    def arctan(x):
         octants, t, tail = angle(absolute(x), one)
         return copy_sign(octants * quarter_pi + (t + fma(octants, quarter_pi_low, tail)), x)
 
@@ -68,7 +72,7 @@ def _arctan2(fmt: Format) -> Callable[..., Any]:
     quarter_pi, quarter_pi_low = fmt.parts("quarter_pi", 2)
     angle = _angle(fmt)
 
-    def arctan2(x, y):  # type: ignore[no-untyped-def]
+    def arctan2(x, y):
         # numba passes by position: `x` is the ordinate, as in NumPy's arctan2(x1, x2).
         n, d = absolute(x), absolute(y)
         # Equal infinities are at 45 degrees, as equal numbers are; two zeros at 0.
@@ -90,11 +94,11 @@ def _arctan2(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def _halves(fmt: Format) -> Callable[..., Any]:
-    """`x -> (big, s, tail)`: `s + tail` is arcsin of |x|, or of sqrt((1 - |x|) / 2) where `big` (|x| > 1/2)."""
+    """`x -> (big, s, tail)`: `s + tail` is arcsin |x|, or that of sqrt((1 - |x|) / 2) if `big`: |x| > 1/2."""
     one, half = fmt.constants(1.0, 0.5)
     coefficients = fmt.polynomial("arcsin")
 
-    def halves(x):  # type: ignore[no-untyped-def]
+    def halves(x):
         size = absolute(x)
         big = size > half
         z = select(big, (one - size) * half, size * size)
@@ -110,7 +114,7 @@ def _arcsin(fmt: Format) -> Callable[..., Any]:
     half_pi, half_pi_low = fmt.parts("half_pi", 2)
     halves = _halves(fmt)
 
-    def arcsin(x):  # type: ignore[no-untyped-def]
+    def arcsin(x):
         big, s, tail = halves(x)
         twice = two * s
         head = half_pi - twice
@@ -127,7 +131,7 @@ def _arccos(fmt: Format) -> Callable[..., Any]:
     pi, pi_low = fmt.parts("pi", 2)
     halves = _halves(fmt)
 
-    def arccos(x):  # type: ignore[no-untyped-def]
+    def arccos(x):
         big, s, tail = halves(x)
         # pi/2 - arcsin(x); for big ones 2 arcsin(s), from pi where x is negative.
         negative = x < zero

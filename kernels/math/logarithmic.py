@@ -1,10 +1,14 @@
 """log, log2, log10, log1p: the exponent, and a series for the rest.
 
-`x = m 2**k` with `m` in [sqrt(1/2), sqrt(2)), so `log x = k log 2 + log m`. With `f = m - 1` and `s = f / (2 + f)`,
-`log m = log((1 + s) / (1 - s)) = 2 s + s R(s**2)`, which equals `f - f**2/2 + s (f**2/2 + R)` (the arrangement of
-FreeBSD's msun, e_log.c, after K. C. Ng): the large terms are exact or nearly, and every rounding error falls on a small one.
-Here `f - f**2/2` is kept as a sum of two numbers, so that all four functions add their parts with one final rounding.
+`x = m 2**k` with `m` in [sqrt(1/2), sqrt(2)), so `log x = k log 2 + log m`. With `f = m - 1` and `s = f / (2
++ f)`, `log m = log((1 + s) / (1 - s)) = 2 s + s R(s**2)`, which equals `f - f**2/2 + s (f**2/2 + R)` (the
+arrangement of FreeBSD's msun, e_log.c, after K. C. Ng): the large terms are exact or nearly, and every
+rounding error falls on a small one. Here `f - f**2/2` is kept as a sum of two numbers, so that all four
+functions add their parts with one final rounding.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ def split(fmt: Format) -> Callable[..., Any]:
     smallest, zero, one = fmt.smallest_normal, *fmt.constants(0.0, 1.0)
     up, bits = fmt.constants(2.0 ** (fmt.digits + 1), fmt.digits + 1.0)
 
-    def split(x):  # type: ignore[no-untyped-def]
+    def split(x):
         small = x < smallest
         x = select(small, x * up, x)
         return exponent(x) - select(small, bits, zero), mantissa(x) - one
@@ -37,11 +41,11 @@ def split(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def log_of_one_plus(fmt: Format) -> Callable[..., Any]:
-    """`(f, extra) -> (high, low)` with `log(1 + f + extra) = high + low`, for `1 + f` in [sqrt(1/2), sqrt(2))."""
+    """`(f, extra) -> (high, low)`, the logarithm of `1 + f + extra`, for `1 + f` in [sqrt(1/2), sqrt(2))."""
     half, two, one = fmt.constants(0.5, 2.0, 1.0)
     coefficients = fmt.polynomial("log")
 
-    def log_of_one_plus(f, extra):  # type: ignore[no-untyped-def]
+    def log_of_one_plus(f, extra):
         s = f / (two + f)
         z = s * s
         half_f = half * f
@@ -60,7 +64,7 @@ def combine(fmt: Format) -> Callable[..., Any]:
     """`(k, high, low) -> k ln 2 + high + low`."""
     ln2_high, ln2_low = fmt.short_parts("ln2")
 
-    def combine(k, high, low):  # type: ignore[no-untyped-def]
+    def combine(k, high, low):
         whole = k * ln2_high
         total = whole + high
         return total + (((whole - total) + high) + fma(k, ln2_low, low))
@@ -73,7 +77,7 @@ def bounded(fmt: Format) -> Callable[..., Any]:
     """A logarithm's value at the edges: -inf at zero, nan below, inf at inf."""
     zero, inf, minus_inf, nan = fmt.constants(0.0, math.inf, -math.inf, math.nan)
 
-    def bounded(x, result):  # type: ignore[no-untyped-def]
+    def bounded(x, result):
         result = select(x == inf, inf, result)
         return select(x > zero, result, select(x == zero, minus_inf, nan))
 
@@ -85,7 +89,7 @@ def natural_log(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     parts, series, total, edges = split(fmt), log_of_one_plus(fmt), combine(fmt), bounded(fmt)
 
-    def log(x):  # type: ignore[no-untyped-def]
+    def log(x):
         k, f = parts(x)
         high, low = series(f, zero)
         return edges(x, total(k, high, low))
@@ -99,7 +103,7 @@ def _log2(fmt: Format) -> Callable[..., Any]:
     factor, factor_low = fmt.parts("log2e", 2)
     parts, series, edges = split(fmt), log_of_one_plus(fmt), bounded(fmt)
 
-    def log2(x):  # type: ignore[no-untyped-def]
+    def log2(x):
         k, f = parts(x)
         high, low = series(f, zero)
         main = high * factor
@@ -117,7 +121,7 @@ def _log10(fmt: Format) -> Callable[..., Any]:
     step, step_low = fmt.short_parts("log10_2")
     parts, series, edges = split(fmt), log_of_one_plus(fmt), bounded(fmt)
 
-    def log10(x):  # type: ignore[no-untyped-def]
+    def log10(x):
         k, f = parts(x)
         high, low = series(f, zero)
         main = high * factor
@@ -135,9 +139,10 @@ def log_of_sum(fmt: Format) -> Callable[..., Any]:
     zero, one, shift, huge = fmt.constants(0.0, 1.0, fmt.shift, 2.0 ** (2 * fmt.digits))
     series, total = log_of_one_plus(fmt), combine(fmt)
 
-    def log_of_sum(u, error):  # type: ignore[no-untyped-def]
+    def log_of_sum(u, error):
         k = exponent(u)
-        # Scaled as the mantissa is, the error joins f. Where u is huge its scale is no normal number and it is nothing.
+        # Scaled as the mantissa is, the error joins f. Where u is huge its scale is no normal number and it
+        # is nothing.
         scaled = error * select(u < huge, power_of_two(shift - k), zero)
         start = mantissa(u) - one
         f = start + scaled
@@ -152,7 +157,7 @@ def _log1p(fmt: Format) -> Callable[..., Any]:
     zero, one = fmt.constants(0.0, 1.0)
     log_of, edges = log_of_sum(fmt), bounded(fmt)
 
-    def log1p(x):  # type: ignore[no-untyped-def]
+    def log1p(x):
         u = one + x
         # What the addition rounded away; where k = 0 it gives back x itself.
         back = u - one

@@ -1,13 +1,17 @@
 """power, cbrt, hypot.
 
-`x**y = 2**(y log2 |x|)`, and an error of the logarithm is multiplied by up to 1,000 in the result, so `log2` is computed as
-the sum of two numbers, right to some 2**-65: as in `logarithmic`, but with the quotient `s` and the cubic term of the series in two
-parts each. The sign and IEEE 754's special cases come last, as selections. float32 powers are computed in float64.
+`x**y = 2**(y log2 |x|)`, and an error of the logarithm is multiplied by up to 1,000 in the result, so `log2`
+is computed as the sum of two numbers, right to some 2**-65: as in `logarithmic`, but with the quotient `s`
+and the cubic term of the series in two parts each. The sign and IEEE 754's special cases come last, as
+selections. float32 powers are computed in float64.
 
-`cbrt` guesses the inverse root by a polynomial and improves it by one step of third order, then corrects the root by its own
-exact residual. `hypot` scales by a power of two where squares would overflow or lose digits; in float32 it needs neither,
-because float64 holds every square.
+`cbrt` guesses the inverse root by a polynomial and improves it by one step of third order, then corrects the
+root by its own exact residual. `hypot` scales by a power of two where squares would overflow or lose digits;
+in float32 it needs neither, because float64 holds every square.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -17,7 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from ._bits import absolute, copy_sign, fma, nearest, polynomial, power_of_two, root, select
+from ._bits import (
+    absolute,
+    copy_sign,
+    exponent,
+    fma,
+    mantissa,
+    nearest,
+    polynomial,
+    power_of_two,
+    root,
+    select,
+)
 from ._formats import FLOAT64, Format
 from ._publish import formula, publish
 from .exponential import clamped, scaled
@@ -35,7 +50,7 @@ def _log2_pair(fmt: Format) -> Callable[..., Any]:
     coefficients = fmt.polynomial("log_tail")
     parts = split(fmt)
 
-    def log2_pair(x):  # type: ignore[no-untyped-def]
+    def log2_pair(x):
         k, f = parts(x)
         # s = f / (2 + f), with what the sum and the quotient rounded away
         d = two + f
@@ -74,7 +89,7 @@ def _exp2_of_pair(fmt: Format) -> Callable[..., Any]:
     bottom, top = fmt.constants(-1077.0, 1025.0)
     held_to_range, scale = clamped(bottom, top), scaled(fmt)
 
-    def exp2_of_pair(high, low):  # type: ignore[no-untyped-def]
+    def exp2_of_pair(high, low):
         held = held_to_range(high)
         low = select(held == high, low, zero)
         shifted = held + shift
@@ -93,7 +108,7 @@ def _special_powers(fmt: Format) -> Callable[..., Any]:
     """The sign of a power, and its value where a logarithm has nothing to say."""
     zero, one, half, inf, nan = fmt.constants(0.0, 1.0, 0.5, math.inf, math.nan)
 
-    def special_powers(x, y, result):  # type: ignore[no-untyped-def]
+    def special_powers(x, y, result):
         size = absolute(x)
         grows = y > zero
         result = select(size == zero, select(grows, zero, inf), result)
@@ -113,7 +128,7 @@ def _special_powers(fmt: Format) -> Callable[..., Any]:
 def _double_power() -> Callable[..., Any]:
     log2, exp2, finish = _log2_pair(FLOAT64), _exp2_of_pair(FLOAT64), _special_powers(FLOAT64)
 
-    def power(x, y):  # type: ignore[no-untyped-def]
+    def power(x, y):
         high, low = log2(absolute(x))
         main = y * high
         return finish(x, y, exp2(main, fma(y, low, fma(y, high, -main))))
@@ -127,12 +142,13 @@ def _single_power() -> Callable[..., Any]:
     log_coefficients, exp_coefficients = fmt.polynomial("log_medium"), fmt.polynomial("exp2_medium")
     # float32 ends at 2**-150 and 2**128; the conversion back rounds and overflows as it should.
     held = clamped(*fmt.constants(-200.0, 200.0))
-    exponent_and_fraction, finish = split(fmt), _special_powers(fmt)
+    finish = _special_powers(fmt)
     single, double = np.float32, np.float64
 
-    def power(x, y):  # type: ignore[no-untyped-def]
+    def power(x, y):
         x, y = double(x), double(y)
-        k, f = exponent_and_fraction(absolute(x))
+        size = absolute(x)  # as a float64, normal wherever it is not zero
+        k, f = exponent(size), mantissa(size) - one
         s = f / (two + f)
         z = s * s
         t = held(y * fma(fma(s * z, polynomial(z, log_coefficients), two * s), log2e, k))
@@ -157,7 +173,7 @@ def _cbrt(fmt: Format) -> Callable[..., Any]:
     coefficients = fmt.polynomial("inverse_cbrt")
     parts = split(fmt)
 
-    def cbrt(x):  # type: ignore[no-untyped-def]
+    def cbrt(x):
         size = absolute(x)
         k, f = parts(size)
         m = one + f
@@ -187,7 +203,7 @@ def _double_hypot() -> Callable[..., Any]:
     one, inf = FLOAT64.constants(1.0, math.inf)
     large, small, up, down = FLOAT64.constants(2.0**510, 2.0**-450, 2.0**600, 2.0**-600)
 
-    def hypot(x, y):  # type: ignore[no-untyped-def]
+    def hypot(x, y):
         a, b = absolute(x), absolute(y)
         swapped = a < b
         longer, shorter = select(swapped, b, a), select(swapped, a, b)
@@ -206,7 +222,7 @@ def _single_hypot() -> Callable[..., Any]:
     inf = np.float32(math.inf)
     single, double = np.float32, np.float64
 
-    def hypot(x, y):  # type: ignore[no-untyped-def]
+    def hypot(x, y):
         a, b = double(x), double(y)
         result = single(root(fma(a, a, b * b)))
         return select((absolute(x) == inf) | (absolute(y) == inf), inf, result)

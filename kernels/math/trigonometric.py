@@ -1,13 +1,18 @@
 """sin, cos, tan: subtract a multiple of pi/2, then one of two polynomials.
 
-`x = k pi/2 + r` with `|r| <= pi/4`. pi/2 comes in three parts of full precision. The first product is subtracted exactly by a
-fused multiply-add (`r1` is a multiple of the last bit of the first part and smaller than 2, so it fits), the second with its
-rounding error kept, the third is a correction: `r + low` is right to some 2**-100 wherever `k` fits the shift, also where `x` lies as
-near to a multiple of pi/2 as a float can. Larger arguments (above 2**32, for float32 2**20) go to the C library, whose reduction is
-exact for all of them; see `_libm` for how that leaves the loop vectorised.
+`x = k pi/2 + r` with `|r| <= pi/4`. pi/2 comes in three parts of full precision. The first product is
+subtracted exactly by a fused multiply-add (`r1` is a multiple of the last bit of the first part and smaller
+than 2, so it fits), the second with its rounding error kept, the third is a correction: `r + low` is right to
+some 2**-100 wherever `k` fits the shift, also where `x` lies as near to a multiple of pi/2 as a float can.
+Larger arguments (above 2**32, for float32 2**20) go to the C library, whose reduction is exact for all of
+them; see `_libm` for how that leaves the loop vectorised.
 
-Both polynomials are computed and the quadrant selects: in a vector every lane would wait for both in any case.
+Both polynomials are computed and the quadrant selects: in a vector every lane would wait for both in any
+case.
 """
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -31,7 +36,7 @@ def _reduced(fmt: Format) -> Callable[..., Any]:
     shift, two_over_pi = fmt.constants(fmt.shift, 2 / math.pi)
     first, second, third = fmt.parts("half_pi", 3)
 
-    def reduced(x):  # type: ignore[no-untyped-def]
+    def reduced(x):
         shifted = fma(x, two_over_pi, shift)
         k = shifted - shift
         start = fma(-k, first, x)
@@ -49,7 +54,7 @@ def _sin_and_cos(fmt: Format) -> Callable[..., Any]:
     one, half = fmt.constants(1.0, 0.5)
     sin_coefficients, cos_coefficients = fmt.polynomial("sin"), fmt.polynomial("cos")
 
-    def sin_and_cos(r, low):  # type: ignore[no-untyped-def]
+    def sin_and_cos(r, low):
         z = r * r
         # cos = 1 - z/2 + z**2 C(z) - r low
         half_z = half * z
@@ -69,17 +74,13 @@ def _limit(fmt: Format) -> float:
     return 2.0**32 if fmt.digits == 53 else 2.0**20
 
 
-def _symbol(name: str, fmt: Format) -> str:
-    return name if fmt.digits == 53 else name + "f"
-
-
 @formula
 def _sin(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond(_symbol("sin", fmt), _limit(fmt))
+    exact_beyond = beyond("sin", _limit(fmt))
 
-    def sin(x):  # type: ignore[no-untyped-def]
+    def sin(x):
         shifted, r, low = reduced(x)
         sine, _, cosine, _ = both(r, low)
         result = negate_by_bit(select(is_odd(shifted), cosine, sine), shifted, 1)
@@ -92,9 +93,9 @@ def _sin(fmt: Format) -> Callable[..., Any]:
 def _cos(fmt: Format) -> Callable[..., Any]:
     one = fmt.real(1.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond(_symbol("cos", fmt), _limit(fmt))
+    exact_beyond = beyond("cos", _limit(fmt))
 
-    def cos(x):  # type: ignore[no-untyped-def]
+    def cos(x):
         shifted, r, low = reduced(x)
         sine, _, cosine, _ = both(r, low)
         result = select(is_odd(shifted), sine, cosine)
@@ -109,9 +110,9 @@ def _cos(fmt: Format) -> Callable[..., Any]:
 def _tan(fmt: Format) -> Callable[..., Any]:
     zero, one = fmt.constants(0.0, 1.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond(_symbol("tan", fmt), _limit(fmt))
+    exact_beyond = beyond("tan", _limit(fmt))
 
-    def tan(x):  # type: ignore[no-untyped-def]
+    def tan(x):
         shifted, r, low = reduced(x)
         sine, sine_low, cosine, cosine_low = both(r, low)
         odd = is_odd(shifted)
