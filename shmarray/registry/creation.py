@@ -16,8 +16,10 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import stat
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import numpy as np
@@ -96,9 +98,9 @@ def check_shape(shape: SupportsIndex | Sequence[SupportsIndex], itemsize: int) -
 
 
 def _indices(shape: Any) -> tuple[int, ...]:
+    with suppress(TypeError):
+        return (operator.index(shape),)
     try:
-        if hasattr(type(shape), "__index__"):
-            return (operator.index(shape),)
         return tuple(operator.index(length) for length in shape)
     except TypeError:
         raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
@@ -245,7 +247,8 @@ def _obtain(nbytes: int, namespace: str, *, nameless: bool) -> Mapping:
                 raise
             # What is kept for reuse and what a crash has left go first.
             store.trim()
-            reclaim.gc()
+            with suppress(OSError):  # when it is descriptors that are short, gc has none either
+                reclaim.gc()
     raise AssertionError
 
 
@@ -431,6 +434,8 @@ def _replace(mapping: Mapping, wanted: str) -> None:
     with store, store.names.held(mapping.namespace):
         try:
             old = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(old.st_mode) or old.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             os.rename(mapping.path or "", path)
             store.forget_name(wanted, (old.st_dev, old.st_ino))
         except FileNotFoundError:

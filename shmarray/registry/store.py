@@ -445,10 +445,9 @@ def _is_sole_opener(mapping: Mapping) -> bool:
     """Whether no other open file on this inode exists, in any process, by the kernel's count."""
     fd = mapping.fd
     try:
-        if not mapping.lease_ready:
-            # The signal to a lease's holder would be SIGIO, which kills; SIGURG is ignored by default.
-            fcntl.fcntl(fd, _SETSIG, _SIGURG)
-            mapping.lease_ready = True
+        # Whoever opens the file in between has a signal sent to us: by default SIGIO, which kills, so
+        # SIGURG, which is ignored by default. Asked for each time: giving a lease back forgets it.
+        fcntl.fcntl(fd, _SETSIG, _SIGURG)
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)
     except OSError:
