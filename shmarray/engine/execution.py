@@ -23,6 +23,7 @@ from shmarray.errors import (
     WorkerDiedError,
 )
 from shmarray.pool import (
+    COMPLETE,
     MAX_CHUNKS,
     Death,
     Failure,
@@ -124,8 +125,8 @@ class Plan:
         return self._ticket
 
 
-def run(plan: Plan, options: Options = DEFAULT) -> int:
-    """Do all chunks of a plan.
+def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
+    """Do the chunks of a plan, from number `start` on.
 
     Returns
     -------
@@ -136,26 +137,26 @@ def run(plan: Plan, options: Options = DEFAULT) -> int:
     ------
     KernelError, KernelTimeoutError, WorkerDiedError, ChunksUnknownError
     """
-    if not plan.n_chunks:
+    if start >= plan.n_chunks:
         return 0
     pool = _pool_for(plan, options)
     if pool is None:
         if options.progress is False:
-            outcome = run_alone(plan.bound, 0, plan.n_chunks)
+            outcome = run_alone(plan.bound, start, plan.n_chunks)
         else:
             with watching(options.progress, plan.n_chunks, plan.name) as watch:
-                outcome = run_alone(plan.bound, 0, plan.n_chunks, watch)
+                outcome = run_alone(plan.bound, start, plan.n_chunks, watch)
         if outcome.failures:
             raise _kernel_error(plan, outcome.failures)
         return outcome.floating_flags
     if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
         caller = plan.bound if plan.caller_joins else None
-        outcome = pool.dispatch(plan.ticket(), 0, plan.n_chunks, caller=caller)
-        if not (outcome.untouched or outcome.interrupted or outcome.failures):
-            return outcome.floating_flags
+        outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
+        if outcome is COMPLETE:
+            return 0
         return _Recovery(plan, options, pool, None).finish(outcome)
     with watching(options.progress, plan.n_chunks, plan.name) as watch:
-        return _Recovery(plan, options, pool, watch).run()
+        return _Recovery(plan, options, pool, watch).run(start)
 
 
 def _pool_for(plan: Plan, options: Options) -> Pool | None:
@@ -184,12 +185,14 @@ class _Recovery:
         self.tries: dict[int, int] = {}  # chunk -> how often a worker died over it
         self.unknown: dict[int, Death] = {}
 
-    def run(self) -> int:
-        for first in range(0, self.plan.n_chunks, MAX_CHUNKS):
+    def run(self, start: int) -> int:
+        for first in range(start, self.plan.n_chunks, MAX_CHUNKS):
             self._settle(self._dispatch(first, min(self.plan.n_chunks, first + MAX_CHUNKS)))
         return self._result()
 
     def finish(self, outcome: Outcome) -> int:
+        """Go on from the first outcome of a call that was dispatched whole."""
+        self.flags |= outcome.floating_flags
         self._settle(outcome)
         return self._result()
 

@@ -9,8 +9,20 @@ from typing import Any
 import numpy as np
 
 from shmarray.array import SharedArray
+from shmarray.configuration import config
+from shmarray.engine import shared_copy
+from shmarray.segment import segment_of
 
-__all__ = ["as_outputs", "as_scalar_or_array", "chunks_of", "plain_function", "positional_arity"]
+__all__ = [
+    "as_outputs",
+    "as_scalar_or_array",
+    "by_value",
+    "chunks_of",
+    "plain_function",
+    "positional_arity",
+    "reachable",
+    "reachable_if_large",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -89,3 +101,38 @@ def chunks_of(array: Any) -> tuple[int, ...] | None:
     """The chunk shape that a SharedArray carries; None for any other."""
     chunks = getattr(array, "chunks", None)
     return chunks if isinstance(chunks, tuple) and len(chunks) == array.ndim else None
+
+
+def reachable(values: Sequence[Any]) -> list[Any]:
+    """The same values with private arrays copied into shared memory, where workers can see them."""
+    return [shared_copy(value).array if _is_private(value) else value for value in values]
+
+
+def reachable_if_large(values: Sequence[Any]) -> list[Any]:
+    """The same, if the work is for workers at all; where the caller works alone, nothing is copied."""
+    large = max((value.nbytes for value in values if isinstance(value, np.ndarray)), default=0)
+    return reachable(values) if large >= config.parallel_nbytes else list(values)
+
+
+def _is_private(value: Any) -> bool:
+    if not isinstance(value, np.ndarray):
+        return False
+    segment = segment_of(value)
+    return segment is None or segment.mode == "c"
+
+
+def by_value(function: Callable[..., Any]) -> bytes:
+    """A function as bytes that need no import of the user's script (lambdas, closures, notebooks).
+
+    Raises
+    ------
+    TypeError
+        When something that it refers to cannot be pickled.
+    """
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(function)  # type: ignore[no-any-return]
+    except Exception as error:
+        name = getattr(function, "__name__", "function")
+        raise TypeError(f"{name} cannot be sent to the workers: {error}. Pass what it needs as arguments instead") from error

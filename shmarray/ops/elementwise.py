@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from shmarray import jit as compiler
-from shmarray.engine import DEFAULT, Options, Plan, check_output, plan_elementwise, plan_python_elementwise, run
-from shmarray.ops.arguments import as_outputs, as_scalar_or_array, chunks_of, plain_function, positional_arity
+from shmarray.array import SharedArray
+from shmarray.engine import DEFAULT, Options, check_output, plan_elementwise, plan_items, run
+from shmarray.ops.arguments import (
+    as_outputs,
+    as_scalar_or_array,
+    by_value,
+    chunks_of,
+    plain_function,
+    positional_arity,
+    reachable,
+    reachable_if_large,
+)
+from shmarray.ops.plans import PlanMemory
 from shmarray.ops.results import new_result
 from shmarray.pool import new_number
 
 __all__ = ["Elementwise", "elementwise"]
 
-_REMEMBERED = 64
-
 Array = np.ndarray[Any, Any]
 #: Of each argument: dtype, and whether it is one value for all.
 Signature = tuple[tuple[np.dtype[Any], bool], ...]
-
-
-class _Remembered(NamedTuple):
-    """A plan, and the arrays and facts about them for which it holds."""
-
-    arrays: tuple[weakref.ref[Array], ...]
-    facts: tuple[tuple[Any, Any, Any], ...]
-    plan: Plan
 
 
 class Elementwise:
@@ -46,20 +45,16 @@ class Elementwise:
         self._scalar: Any = None
         self._results: dict[Signature, tuple[np.dtype[Any], ...]] = {}
         self._kernels: dict[Any, tuple[int, Any]] = {}
-        self._remembered: OrderedDict[tuple[int, ...], _Remembered] = OrderedDict()
+        self._plans = PlanMemory()
 
     def __repr__(self) -> str:
         return f"<elementwise kernel {self.__name__}>"
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
-        # The hot path: the same arrays as in a call before. Identity decides, and that nothing about them was changed.
-        remembered = self._remembered.get((*map(id, args), id(out)))
-        if remembered is not None and not options:
-            for reference, fact, array in zip(remembered.arrays, remembered.facts, (*args, out), strict=True):
-                if reference() is not array or fact != (array.shape, array.strides, array.dtype):
-                    break
-            else:
-                run(remembered.plan)
+        if not options:
+            plan = self._plans.find((*args, out))
+            if plan is not None:
+                run(plan)
                 return out
         return self._call(args, out, Options(**options) if options else DEFAULT)
 
@@ -80,29 +75,25 @@ class Elementwise:
         results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
         outputs = outputs or [result.view(np.ndarray) for result in results]
         chunks = chunks_of(results[0] if results else out[0] if isinstance(out, tuple) else out)
+        joins = self._jit and not self._debug
+        inputs = reachable_if_large(inputs) if joins else reachable(inputs)
+        targets = outputs if joins else reachable(outputs)
         if self._jit:
             kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
-            plan = plan_elementwise(name, kernel, inputs, outputs, chunks=chunks, in_place=in_place, debug=self._debug)
-        else:
-            plan = plan_python_elementwise(
-                name, self.__wrapped__, inputs, outputs, chunks=chunks, in_place=in_place
+            plan = plan_elementwise(
+                name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins
             )
+        else:
+            plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
         run(plan, options)
-        if len(outputs) == 1 and out is not None and not isinstance(out, tuple):
-            self._remember((*args, out), plan)
+        for output, target in zip(outputs, targets, strict=True):
+            if target is not output:  # a private output: workers wrote to a copy
+                output[...] = target
         if out is not None:
+            if isinstance(out, SharedArray):
+                self._plans.keep((*args, out), plan)
             return out
         return results[0] if len(results) == 1 else tuple(results)
-
-    def _remember(self, arrays: Sequence[Any], plan: Plan) -> None:
-        # Only for arrays that exist outside this call: a plan never keeps one alive.
-        if plan.private or not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
-            return
-        facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
-        remembered = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
-        self._remembered[tuple(map(id, arrays))] = remembered
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
 
     # ------------------------------------------------------------------ compilation
 
@@ -110,7 +101,9 @@ class Elementwise:
         dtypes = self._results.get(signature)
         if dtypes is None:
             if self._jit:
-                dtypes = compiler.remember(("elementwise results", self._key(), signature), self._infer, signature)
+                dtypes = compiler.remember(
+                    ("elementwise results", self._key(), signature), lambda: self._infer(signature)
+                )
             else:
                 dtypes = self._try_out(inputs)
             self._results[signature] = dtypes
@@ -149,7 +142,7 @@ class Elementwise:
                 return make_driver(self._function(), inputs, [from_dtype(dtype) for dtype in outputs])
 
             key = ("elementwise", self._key(), signature, outputs)
-            code = compiler.compile(driver, compiler.INT64 * 4, key=key, debug=self._debug)
+            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
             kernel = self._kernels[signature, outputs] = (new_number(), code)
         return kernel
 
