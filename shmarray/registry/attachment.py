@@ -29,7 +29,7 @@ from shmarray.errors import (
     SegmentNotFoundError,
     ShmArrayError,
 )
-from shmarray.registry.creation import _segment_class
+from shmarray.registry.creation import segment_class
 from shmarray.registry.names import check_name, public_name
 from shmarray.registry.removal import OPEN_FLAGS, read_page
 from shmarray.registry.store import store
@@ -49,7 +49,7 @@ from shmarray.segment.mapping import DIRECTORY, Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["adopt", "attach", "attach_file", "check_mode"]
+__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment"]
 
 _PATIENCE_S = 10.0
 
@@ -102,10 +102,9 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
     file_name = public_name(namespace, name)
     pause_s, until_s = 2e-4, None
     while True:
-        if mode == "r+":
-            mapping = store.share(file_name)
-            if mapping is not None:
-                return _segment_class()._of(mapping, store)
+        mapping = store.share(file_name)
+        if mapping is not None:
+            return second_segment(mapping, mode)
         try:
             return attach_file(file_name, namespace, name, mode)
         except SegmentNotFoundError:
@@ -119,11 +118,34 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
             pause_s = min(2 * pause_s, 0.01)
 
 
+def second_segment(mapping: Mapping, mode: str) -> Segment:
+    """One more segment on a file this process maps already, whose count the caller has raised."""
+    if mode == "r+":
+        return segment_class()._of(mapping, store)
+    try:
+        if mapping.fd >= 0:
+            second = _map(mapping.fd, mapping.length, mapping.descriptor, mode, None, mapping.namespace)
+        else:
+            fd = mapping.open_unlocked()
+            try:
+                second = _map(fd, mapping.length, mapping.descriptor, mode, None, mapping.namespace)
+            finally:
+                os.close(fd)
+    except BaseException:
+        store.release(mapping)
+        raise
+    # The writable mapping carries the lock, and is neither reused nor destroyed before this one ends.
+    second.fd = -1
+    second.parent = mapping
+    store.admit(second)
+    return segment_class()._of(second, store)
+
+
 def attach_file(
     file_name: str, namespace: str, label: str | None, mode: str, *, key: tuple[int, int] | None = None
 ) -> Segment:
     """Map a file of ours by its file name. With `key`, only that inode will do."""
-    segment_class = _segment_class()
+    kind = segment_class()
     path = f"{DIRECTORY}/{file_name}"
     shown = label or file_name
     until_s = 0.0
@@ -144,7 +166,7 @@ def attach_file(
                 store.admit(mapping)
                 if ARMED:
                     reach("attach.done")
-                return segment_class._of(mapping, store)
+                return kind._of(mapping, store)
         except BaseException:
             os.close(fd)
             raise
@@ -259,7 +281,9 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
     return descriptor
 
 
-def _map(fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str, namespace: str) -> Mapping:
+def _map(
+    fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
+) -> Mapping:
     try:
         address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
     except OSError as error:
@@ -311,7 +335,7 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
         raise ValueError(f"{file_name!r} is no name of a segment: 1 to 255 bytes without a slash")
     if not libc.LINUX:
         raise ShmArrayError("shmarray shares arrays on Linux only; elsewhere it can be imported, no more")
-    segment_class = _segment_class()
+    kind = segment_class()
     path = f"{DIRECTORY}/{bare}"
     flags = OPEN_FLAGS if mode == "r+" else OPEN_FLAGS & ~os.O_RDWR
     fd = _open(path, bare, DIRECTORY, flags)
@@ -335,6 +359,7 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
         os.close(fd)
         raise
     mapping.capacity = size
+    mapping.page = mapping.words = memoryview(b"")
     mapping.foreign = True
     store.admit(mapping)
-    return segment_class._of(mapping, store)
+    return kind._of(mapping, store)
