@@ -83,10 +83,13 @@ def ls(as_json: bool) -> None:
 def info(name: str, as_json: bool) -> None:
     """Show the array NAME in detail."""
     from shmarray import registry
+    from shmarray.errors import ShmArrayError
 
     try:
         entry = registry.info(name)
     except ValueError as error:
+        if isinstance(error, ShmArrayError):  # a corrupt segment is a ValueError too, and no mistake of the user's
+            raise
         raise click.BadParameter(str(error), param_hint="NAME") from None
     if as_json:
         echo_json(_facts(entry))
