@@ -1,1 +1,38 @@
-"""."""
+"""From arrays and a kernel to a plan, from a plan to its result. Knows views and segments, not SharedArrays."""
+
+from shmarray.engine.chunk_info import ChunkInfo
+from shmarray.engine.execution import DEFAULT, Options, Plan, run
+from shmarray.engine.operands import check_output, shared_copy
+from shmarray.engine.planning import (
+    ReductionShape,
+    default_chunks,
+    plan_chunkwise,
+    plan_elementwise,
+    plan_function,
+    plan_items,
+    plan_probe,
+    plan_reduction,
+)
+from shmarray.engine.python_job import ProbeJob
+from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
+
+__all__ = [
+    "DEFAULT",
+    "ChunkInfo",
+    "Options",
+    "Plan",
+    "ProbeJob",
+    "ReductionShape",
+    "apply_ufunc",
+    "check_output",
+    "default_chunks",
+    "plan_chunkwise",
+    "plan_elementwise",
+    "plan_function",
+    "plan_items",
+    "plan_probe",
+    "plan_reduction",
+    "reduce_ufunc",
+    "run",
+    "shared_copy",
+]

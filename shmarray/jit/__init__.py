@@ -1,1 +1,41 @@
-"""."""
+"""Compile once, ship machine code.
+
+The names are loaded when first asked for: importing this package imports no numba.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shmarray.jit.compilation import Code, compile, load
+    from shmarray.jit.policy import options
+    from shmarray.jit.functions import return_type, scalar
+    from shmarray.jit.counters import Statistics, statistics
+
+__all__ = ["Code", "Statistics", "compile", "load", "options", "return_type", "scalar", "statistics"]
+
+_HOMES = {
+    "Code": "compilation",
+    "Statistics": "counters",
+    "compile": "compilation",
+    "load": "compilation",
+    "options": "policy",
+    "return_type": "functions",
+    "scalar": "functions",
+    "statistics": "counters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,1 +1,38 @@
-"""."""
+"""Worker processes and the page of shared memory through which work reaches them."""
+
+from shmarray.pool.cores import available_cores
+from shmarray.pool.lane import Job, Lane, SegmentKey
+from shmarray.pool.outcome import Death, Failure, Outcome, describe_death
+from shmarray.pool.page import MAX_CHUNKS
+from shmarray.pool.pool import (
+    JobTicket,
+    Pool,
+    WorkerInfo,
+    close_all,
+    get_pool,
+    new_number,
+    unmap_everywhere,
+)
+from shmarray.pool.solo import run_alone
+from shmarray.pool.worker import current_worker
+
+__all__ = [
+    "MAX_CHUNKS",
+    "Death",
+    "Failure",
+    "Job",
+    "JobTicket",
+    "Lane",
+    "Outcome",
+    "Pool",
+    "SegmentKey",
+    "WorkerInfo",
+    "available_cores",
+    "close_all",
+    "current_worker",
+    "describe_death",
+    "get_pool",
+    "new_number",
+    "run_alone",
+    "unmap_everywhere",
+]

@@ -1,0 +1,245 @@
+"""Who may change an array now?
+
+One mutex a segment, in its descriptor page: a robust, process-shared, recursive pthread mutex. Files cannot
+do it: a lock on a file is shared with forked children and stays taken while one of them lives, and threads of
+one process do not exclude each other through it. The kernel marks a robust mutex when the thread that holds
+it ends, however it ends, and the next waiter gets it at once.
+
+Invariant: a segment whose mutex is held stays mapped. The C library links held robust mutexes into a list
+that runs through the mapped pages, and the kernel walks it when the thread ends; so a held lock keeps a
+reference that not even the end of the interpreter takes away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+import time
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shmarray.errors import LockTimeoutError, SegmentAccessError
+from shmarray.segment import segment_of
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
+
+__all__ = ["ArrayLock", "lock_of"]
+
+#: Longest stay in the C library: signal handlers (Ctrl-C) run between two such waits.
+_BITE_S = 0.1
+
+_CLOCK_MONOTONIC = 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class ArrayLock:
+    """An array's lock; see :meth:`SharedArray.lock`.
+
+    Attributes
+    ----------
+    recovered : bool
+        After entering: whether the lock's last holder died with it, so that what it guarded may be half
+        changed.
+    """
+
+    __slots__ = ("_mutex", "_timeout_s", "recovered")
+
+    def __init__(self, mutex: _SharedMutex | _PrivateMutex, timeout_s: float | None) -> None:
+        self._mutex = mutex
+        self._timeout_s = timeout_s
+        self.recovered = False
+
+    def __enter__(self) -> ArrayLock:
+        self.recovered = self._mutex.acquire(self._timeout_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mutex.release()
+
+
+def lock_of(array: np.ndarray[Any, Any], timeout_s: float | None) -> ArrayLock:
+    """The lock of the array's segment, or of its private memory."""
+    if timeout_s is not None and not timeout_s >= 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds; got {timeout_s!r}")
+    segment = segment_of(array)
+    if segment is None:
+        return ArrayLock(_PrivateMutex.of(array), timeout_s)
+    if segment.mode != "r+":
+        raise SegmentAccessError(
+            f"{_called(segment)} is mapped with mode {segment.mode!r}, and its lock can only be taken through"
+            " a writable mapping; open the array with mode='r+'",
+            name=segment.user_name,
+        )
+    if not segment.lock_address:
+        raise SegmentAccessError(
+            f"{_called(segment)} was made by another program and has no lock; agree with it on another one",
+            name=segment.user_name,
+        )
+    return ArrayLock(_SharedMutex(segment), timeout_s)
+
+
+def _called(segment: Segment) -> str:
+    return "this unnamed array" if segment.user_name is None else f"array {segment.user_name!r}"
+
+
+class _SharedMutex:
+    """The pthread mutex of one segment."""
+
+    __slots__ = ("_pids", "_segment")
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._pids: list[int] = []
+
+    def acquire(self, timeout_s: float | None) -> bool:
+        """Take it; whether its last holder died holding it."""
+        address = self._segment.lock_address
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        before = _held_depth(address)
+        try:
+            while True:
+                code = _lock_within(address, _bite(deadline))
+                if code != errno.ETIMEDOUT:
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise LockTimeoutError(
+                        f"the lock of {_called(self._segment)} was not free within {timeout_s} s; another"
+                        " process or thread holds it. Wait longer, or have it hold the lock for shorter",
+                        name=self._segment.user_name,
+                        timeout_s=timeout_s,
+                    )
+            if code not in (0, errno.EOWNERDEAD):
+                raise OSError(
+                    code, f"the lock of {_called(self._segment)} cannot be taken: {os.strerror(code)}"
+                )
+            if code == errno.EOWNERDEAD:
+                _library().pthread_mutex_consistent(ctypes.c_void_p(address))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._segment))
+            self._pids.append(os.getpid())
+        except BaseException as error:
+            # Ctrl-C may strike between the C library's success and the lines above.
+            if not isinstance(error, (LockTimeoutError, OSError)) and _held_depth(address) > before:
+                _library().pthread_mutex_unlock(ctypes.c_void_p(address))
+            raise
+        return code == errno.EOWNERDEAD
+
+    def release(self) -> None:
+        if self._pids.pop() != os.getpid():
+            return  # entered before a fork: the parent holds it, this child does not
+        code = _library().pthread_mutex_unlock(ctypes.c_void_p(self._segment.lock_address))
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(self._segment))
+        if code:
+            raise RuntimeError(
+                f"the lock of {_called(self._segment)} is released by a thread that does not hold it"
+            )
+
+
+class _PrivateMutex:
+    """A lock for private memory: no other process sees it, so a thread lock says all."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of(cls, array: np.ndarray[Any, Any]) -> _PrivateMutex:
+        """The lock of the memory's owner: all views have it in common."""
+        owner: Any = array
+        while isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        key = id(owner)
+        with _private_guard:
+            known = _private.get(key)
+            if known is None or known[0]() is not owner:
+                try:
+                    reference: Any = weakref.ref(owner)
+                except (
+                    TypeError
+                ):  # memory of an object without weak references; it stays known, which is rare and small
+                    reference = _Strong(owner)
+                known = _private[key] = (reference, cls())
+                for stale in [other for other, (alive, _) in _private.items() if alive() is None]:
+                    del _private[stale]
+            return known[1]
+
+    def acquire(self, timeout_s: float | None) -> bool:
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)):
+            raise LockTimeoutError(
+                f"the lock of this private array was not free within {timeout_s} s; another thread holds it",
+                name=None,
+                timeout_s=timeout_s,
+            )
+        return False
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+class _Strong:
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+
+    def __call__(self) -> Any:
+        return self._owner
+
+
+#: id of the memory's owner -> (reference to it, its lock); the guard covers both look-up and clean-up.
+_private: dict[int, tuple[Any, _PrivateMutex]] = {}
+_private_guard = threading.Lock()
+
+
+def _bite(deadline: float | None) -> float:
+    return _BITE_S if deadline is None else max(0.0, min(_BITE_S, deadline - time.monotonic()))
+
+
+def _library() -> ctypes.CDLL:
+    global _loaded
+    if _loaded is None:
+        library = ctypes.CDLL(None, use_errno=False)
+        if not hasattr(library, "pthread_mutex_timedlock"):  # glibc before 2.34 keeps them apart
+            library = ctypes.CDLL("libpthread.so.0")
+        _loaded = library
+    return _loaded
+
+
+_loaded: ctypes.CDLL | None = None
+
+
+def _lock_within(address: int, wait_s: float) -> int:
+    """One try of at most `wait_s`; an error number, 0 for success."""
+    library = _library()
+    if wait_s <= 0:
+        code: int = library.pthread_mutex_trylock(ctypes.c_void_p(address))
+        return errno.ETIMEDOUT if code == errno.EBUSY else code
+    if hasattr(library, "pthread_mutex_clocklock"):  # glibc 2.30 and later: no clock change disturbs it
+        until = _timespec(time.clock_gettime(time.CLOCK_MONOTONIC) + wait_s)
+        return int(
+            library.pthread_mutex_clocklock(ctypes.c_void_p(address), _CLOCK_MONOTONIC, ctypes.byref(until))
+        )
+    until = _timespec(time.time() + wait_s)
+    return int(library.pthread_mutex_timedlock(ctypes.c_void_p(address), ctypes.byref(until)))
+
+
+def _timespec(moment_s: float) -> _Timespec:
+    seconds = int(moment_s)
+    return _Timespec(seconds, int((moment_s - seconds) * 1e9))
+
+
+def _held_depth(address: int) -> int:
+    """How often this thread holds the mutex: `__count` if `__owner` is this thread (glibc)."""
+    _, count, owner = (ctypes.c_int * 3).from_address(address)
+    return count if owner == threading.get_native_id() else 0

@@ -1,0 +1,286 @@
+"""From a plan to its result: alone or across workers, again where that is safe, and an error where it is not.
+
+Invariant: when `run` returns, every chunk was applied exactly once or (out of place) completely; otherwise it raises, and the
+error names the chunks.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shmarray.configuration import config
+from shmarray.engine.job import Binder, LocalBinder
+from shmarray.engine.progress import Progress, watching
+from shmarray.errors import (
+    ChunksUnknownError,
+    KernelError,
+    KernelIndexError,
+    KernelTimeoutError,
+    WorkerDiedError,
+)
+from shmarray.pool import (
+    MAX_CHUNKS,
+    Death,
+    Failure,
+    JobTicket,
+    Lane,
+    Outcome,
+    Pool,
+    current_worker,
+    describe_death,
+    get_pool,
+    run_alone,
+)
+
+if TYPE_CHECKING:
+    from shmarray.engine.operands import Operand
+
+__all__ = ["Options", "Plan", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The keywords that every call takes."""
+
+    pool: Pool | None = None
+    progress: Progress = False
+    timeout: float | None = None
+    retries: int = 2
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, or None; got {self.timeout!r}")
+        if self.retries != int(self.retries) or self.retries < 0:
+            raise ValueError(f"retries must be 0 or a positive integer; got {self.retries!r}")
+        if self.pool is not None and not isinstance(self.pool, Pool):
+            raise TypeError(f"pool must be a shmarray.Pool or None; got {type(self.pool).__name__}")
+
+
+DEFAULT = Options()
+
+
+class Plan:
+    """A call with everything decided but where it runs.
+
+    A plan may be kept and run again while the same arrays are alive: it holds addresses and weak references only, so it never
+    keeps a segment from going.
+
+    Parameters
+    ----------
+    name : str
+        The kernel's, for messages.
+    n_chunks : int
+    nbytes : int
+        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
+    job : Job
+        Binds to any lane; every segment it names is among `operands`.
+    operands : sequence of Operand
+        If one of them is private, the job cannot leave this process.
+    in_place : bool
+        An output is an input: a chunk that was begun must not be done again.
+    caller_joins : bool
+        Nothing in the job can harm the caller, so it takes part.
+    kernels : sequence of (int, jit.Code)
+        Number and machine code of what the job names.
+    """
+
+    __slots__ = ("_kernels", "_segments", "_ticket", "bound", "caller_joins", "in_place", "job", "n_chunks", "name", "nbytes", "private")
+
+    def __init__(
+        self,
+        name: str,
+        n_chunks: int,
+        nbytes: int,
+        job: Any,
+        operands: Sequence[Operand],
+        *,
+        in_place: bool,
+        caller_joins: bool,
+        kernels: Sequence[tuple[int, Any]] = (),
+    ) -> None:
+        self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
+        self.in_place, self.caller_joins = in_place, caller_joins
+        segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
+        self.private = any(operand.segment is None for operand in operands)
+        self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
+        self._kernels = tuple(kernels)
+        self._ticket: JobTicket | None = None
+        binder: Binder = LocalBinder(
+            {key: segment.address for key, segment in segments.items()},
+            {number: code.entry for number, code in kernels},
+        )
+        #: The job on this process's own mappings.
+        self.bound: Callable[[Lane, int], int] = job.bind(binder)
+
+    def ticket(self) -> JobTicket:
+        """The job as workers are told of it."""
+        if self._ticket is None:
+            payloads = [(number, code.payload) for number, code in self._kernels]
+            self._ticket = JobTicket(self.job, name=self.name, segments=self._segments, kernels=payloads)
+        return self._ticket
+
+
+def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
+    """Do the chunks of a plan, from number `start` on.
+
+    Returns
+    -------
+    int
+        Floating-point flags that its chunks noted.
+
+    Raises
+    ------
+    KernelError, KernelTimeoutError, WorkerDiedError, ChunksUnknownError
+    """
+    if start >= plan.n_chunks:
+        return 0
+    pool = _pool_for(plan, options)
+    if pool is None:
+        if options.progress is False:
+            outcome = run_alone(plan.bound, start, plan.n_chunks)
+        else:
+            with watching(options.progress, plan.n_chunks, plan.name) as watch:
+                outcome = run_alone(plan.bound, start, plan.n_chunks, watch)
+        if outcome.failures:
+            raise _kernel_error(plan, outcome.failures)
+        return outcome.floating_flags
+    if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
+        caller = plan.bound if plan.caller_joins else None
+        outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
+        if not (outcome.untouched or outcome.interrupted or outcome.failures):
+            return outcome.floating_flags
+        return _Recovery(plan, options, pool, None).finish(outcome)
+    with watching(options.progress, plan.n_chunks, plan.name) as watch:
+        return _Recovery(plan, options, pool, watch).run(start)
+
+
+def _pool_for(plan: Plan, options: Options) -> Pool | None:
+    """The pool to dispatch to; None to work alone."""
+    if current_worker() is not None:
+        return None
+    pool = options.pool
+    alone = plan.n_chunks < 2 or plan.nbytes < config.parallel_nbytes or plan.private
+    if plan.caller_joins and options.timeout is None and alone:
+        return None
+    if pool is None:
+        pool = get_pool()
+    if plan.caller_joins and options.timeout is None and pool.lanes == 1:
+        return None
+    return None if pool.held_by_this_thread else pool
+
+
+class _Recovery:
+    """A call that may take several dispatches: many chunks, deaths, a deadline, progress."""
+
+    def __init__(self, plan: Plan, options: Options, pool: Pool, watch: Callable[[int], object] | None) -> None:
+        self.plan, self.options, self.pool, self.watch = plan, options, pool, watch
+        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self.flags = 0
+        self.done_before = 0
+        self.tries: dict[int, int] = {}  # chunk -> how often a worker died over it
+        self.unknown: dict[int, Death] = {}
+
+    def run(self, start: int) -> int:
+        for first in range(start, self.plan.n_chunks, MAX_CHUNKS):
+            self._settle(self._dispatch(first, min(self.plan.n_chunks, first + MAX_CHUNKS)))
+        return self._result()
+
+    def finish(self, outcome: Outcome) -> int:
+        self._settle(outcome)
+        return self._result()
+
+    def _result(self) -> int:
+        if self.unknown:
+            chunks = sorted(self.unknown)
+            death = self.unknown[chunks[0]]
+            raise ChunksUnknownError(
+                f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
+                f"{_count(chunks)} in place, whose content is unknown now; all other chunks are done. "
+                "Compute these anew, or write to a separate out= next time: that is retried",
+                chunks=chunks,
+                task=self.plan.name,
+                **death._asdict(),
+            )
+        return self.flags
+
+    def _dispatch(self, start: int, stop: int, *, workers_alone: bool = False) -> Outcome:
+        plan = self.plan
+        joins = plan.caller_joins and self.deadline is None and not workers_alone
+        before = self.done_before
+        watch = None if self.watch is None else (lambda done: self.watch(before + done))  # type: ignore[misc]
+        outcome = self.pool.dispatch(
+            plan.ticket(), start, stop, caller=plan.bound if joins else None, deadline=self.deadline, watch=watch
+        )
+        self.done_before += stop - start - len(outcome.untouched) - len(outcome.interrupted)
+        self.flags |= outcome.floating_flags
+        return outcome
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Do what an outcome leaves to be done, until nothing is left or it must not go on."""
+        plan = self.plan
+        while not outcome.complete:
+            if outcome.timed_out:
+                chunks = sorted([*outcome.untouched, *outcome.interrupted])
+                raise KernelTimeoutError(
+                    f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(chunks)} "
+                    f"of {plan.n_chunks} are not; their workers were killed and are replaced",
+                    kernel=plan.name,
+                    timeout_s=self.options.timeout,
+                    chunks=tuple(chunks),
+                )
+            if outcome.failures:
+                raise _kernel_error(plan, outcome.failures)
+            again = list(outcome.untouched)
+            for chunk, death in outcome.interrupted.items():
+                if plan.in_place:
+                    self.unknown[chunk] = death
+                    continue
+                self.tries[chunk] = self.tries.get(chunk, 0) + 1
+                if self.tries[chunk] > self.options.retries:
+                    raise WorkerDiedError(
+                        f"{plan.name}: chunk {chunk} ended its worker {self.tries[chunk]} times "
+                        f"(last: pid {death.pid}, {describe_death(death)})",
+                        task=plan.name,
+                        chunk=chunk,
+                        **death._asdict(),
+                    )
+                again.append(chunk)
+            outcome = Outcome()
+            for first, last in _ranges(sorted(again)):
+                part = self._dispatch(first, last, workers_alone=bool(self.tries))
+                outcome.untouched += part.untouched
+                outcome.interrupted |= part.interrupted
+                outcome.failures += part.failures
+                outcome.timed_out |= part.timed_out
+
+
+def _kernel_error(plan: Plan, failures: Iterable[Failure]) -> KernelError:
+    """What the first of the failed chunks raised, as an error of the call."""
+    failure = min(failures, key=lambda failure: failure.chunk)
+    cause = failure.error if failure.error is not None else RuntimeError(failure.line)
+    kind = KernelIndexError if isinstance(cause, IndexError) else KernelError
+    where = f"in chunk {failure.chunk} of {plan.n_chunks}" if failure.chunk >= 0 else "before its first chunk"
+    error = kind(f"{plan.name} raised {where}: {failure.line}", kernel=plan.name, chunk=failure.chunk)
+    if failure.traceback:
+        cause.add_note(f"In the worker:\n{failure.traceback}")
+    error.__cause__ = cause
+    return error
+
+
+def _ranges(chunks: list[int]) -> Iterator[tuple[int, int]]:
+    """Sorted integers as runs [first, last), none longer than a dispatch takes."""
+    start = 0
+    for position in range(1, len(chunks) + 1):
+        at_end = position == len(chunks)
+        if at_end or chunks[position] != chunks[position - 1] + 1 or position - start == MAX_CHUNKS:
+            yield chunks[start], chunks[position - 1] + 1
+            start = position
+
+
+def _count(chunks: list[int]) -> str:
+    shown = ", ".join(map(str, chunks[:8])) + (", ..." if len(chunks) > 8 else "")
+    return f"chunk {shown}" if len(chunks) == 1 else f"{len(chunks)} chunks ({shown})"

@@ -1,0 +1,325 @@
+"""From arrays to the block of words that a compiled driver reads (no numba here, only integers)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shmarray.chunks import ChunkGrid, normalize_chunks
+from shmarray.configuration import config
+from shmarray.engine.execution import Plan
+from shmarray.engine.job import BlockJob, constant_bytes
+from shmarray.engine.layout import broadcast_strides, simplify
+from shmarray.engine.operands import Array, Operand
+from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, ProbeJob, UfuncJob
+
+__all__ = [
+    "default_chunks",
+    "plan_chunkwise",
+    "plan_elementwise",
+    "plan_function",
+    "plan_items",
+    "plan_probe",
+    "plan_reduction",
+    "plan_ufunc",
+]
+
+
+def default_chunks(array: Array) -> tuple[int, ...]:
+    """Chunks of about `config.chunk_nbytes` that follow the array's memory, whatever the order of its dimensions."""
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    along = normalize_chunks(None, tuple(array.shape[axis] for axis in order), array.itemsize, config.chunk_nbytes)
+    chunks = [1] * array.ndim
+    for axis, chunk in zip(order, along, strict=True):
+        chunks[axis] = chunk
+    return tuple(chunks)
+
+
+def plan_elementwise(
+    name: str,
+    kernel: tuple[int, Any],
+    inputs: Sequence[Array | np.generic],
+    outputs: Sequence[Array],
+    *,
+    chunks: tuple[int, ...] | None = None,
+    in_place: bool,
+    caller_joins: bool = True,
+) -> Plan:
+    """A plan that runs an elementwise driver (`shmarray.engine.elementwise`) over all of `outputs`.
+
+    Parameters
+    ----------
+    name : str
+    kernel : (int, jit.Code)
+        The driver's code, compiled for these inputs and outputs.
+    inputs : sequence of ndarray or NumPy scalar
+        Arrays are broadcast to the outputs' shape; scalars are one value for all.
+    outputs : sequence of ndarray
+        All of one shape.
+    chunks : tuple of int, optional
+        Shape of one chunk; by default from the first output's memory.
+    in_place : bool
+        Whether an output is an input.
+    caller_joins : bool
+        Whether the function can do no harm.
+    """
+    first = outputs[0]
+    grid = ChunkGrid(first.shape, default_chunks(first) if chunks is None else chunks)
+    arrays = [array for array in (*inputs, *outputs) if isinstance(array, np.ndarray)]
+    operands = [Operand.of(array) for array in arrays]
+    # Outputs decide the order of dimensions: they come last.
+    space = simplify(grid, [broadcast_strides(array.shape, array.strides, first.shape) for array in arrays])
+    constants, offsets = constant_bytes([value for value in inputs if not isinstance(value, np.ndarray)])
+
+    words: list[int] = [len(space.grid.shape)]
+    for dimension in zip(space.grid.shape, space.grid.chunks, space.grid.counts, space.weights, strict=True):
+        words += dimension
+    places, constant_places = [], []
+    strides = iter(space.strides)
+    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
+    for value in (*inputs, *outputs):
+        if isinstance(value, np.ndarray):
+            places.append((len(words), next(remaining_operands).place))
+            words += [0, *next(strides)]
+        else:
+            constant_places.append((len(words), next(remaining_offsets)))
+            words += [0] * (1 + len(space.grid.shape))
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    return Plan(
+        name,
+        len(grid),
+        max(array.nbytes for array in arrays),
+        job,
+        operands,
+        in_place=in_place,
+        caller_joins=caller_joins,
+        kernels=[kernel],
+    )
+
+
+def plan_chunkwise(
+    name: str,
+    kernel: tuple[int, Any],
+    inputs: Sequence[Array | np.generic],
+    output: Array | None,
+    grid: ChunkGrid,
+    halo: Sequence[int],
+    *,
+    in_place: bool,
+) -> Plan:
+    """A plan that runs a whole-chunk driver (`shmarray.engine.chunkwise`) over a grid, in the workers alone."""
+    arrays = [value for value in inputs if isinstance(value, np.ndarray)] + ([] if output is None else [output])
+    operands = [Operand.of(array) for array in arrays]
+    constants, offsets = constant_bytes([value for value in inputs if not isinstance(value, np.ndarray)])
+    words: list[int] = []
+    for dimension in zip(grid.shape, grid.chunks, grid.counts, halo, strict=True):
+        words += dimension
+    places, constant_places = [], []
+    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
+    for value in (*inputs, *([] if output is None else [output])):
+        if isinstance(value, np.ndarray):
+            places.append((len(words), next(remaining_operands).place))
+            words += [0, *broadcast_strides(value.shape, value.strides, grid.shape)]
+        else:
+            constant_places.append((len(words), next(remaining_offsets)))
+            words += [0] * (1 + len(grid.shape))
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    nbytes = max(array.nbytes for array in arrays)
+    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False, kernels=[kernel])
+
+
+def plan_function(
+    name: str,
+    function: bytes,
+    inputs: Sequence[Array | np.generic],
+    output: Array | None,
+    grid: ChunkGrid,
+    halo: Sequence[int],
+    *,
+    with_info: bool,
+    in_place: bool,
+) -> Plan:
+    """A plan that runs a pickled Python function on each chunk, in the workers alone."""
+    operands, specs = _specs(inputs, grid.shape, writable=in_place)
+    target = None
+    if output is not None:
+        operand = Operand.of(output)
+        operands.append(operand)
+        target = ArraySpec.of(operand, grid.shape, writable=True)
+    job = FunctionJob(name, function, tuple(specs), target, grid, tuple(halo), with_info)
+    nbytes = max(operand.array.nbytes for operand in operands)
+    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False)
+
+
+def plan_probe(
+    name: str,
+    function: bytes,
+    inputs: Sequence[Array | np.generic],
+    scratch: Array,
+    grid: ChunkGrid,
+    halo: Sequence[int],
+    *,
+    with_info: bool,
+) -> Plan:
+    """A plan that does chunk 0 of a Python function to see what it returns; see `ProbeJob`."""
+    operands, specs = _specs(inputs, grid.shape, writable=True)
+    operand = Operand.of(scratch)
+    job = ProbeJob(
+        FunctionJob(name, function, tuple(specs), None, grid, tuple(halo), with_info),
+        ArraySpec.of(operand, scratch.shape, writable=True),
+    )
+    return Plan(name, 1, scratch.nbytes, job, [*operands, operand], in_place=True, caller_joins=False)
+
+
+def plan_items(
+    name: str,
+    function: bytes,
+    inputs: Sequence[Array | np.generic],
+    outputs: Sequence[Array],
+    *,
+    chunks: tuple[int, ...] | None,
+    in_place: bool,
+) -> Plan:
+    """A plan that runs a pickled scalar function on each item, in the workers alone."""
+    grid = ChunkGrid(outputs[0].shape, default_chunks(outputs[0]) if chunks is None else chunks)
+    operands, specs = _specs(inputs, grid.shape, writable=False)
+    targets = [Operand.of(output) for output in outputs]
+    job = ItemsJob(
+        function, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), grid
+    )
+    nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
+    return Plan(name, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=False)
+
+
+def plan_ufunc(
+    ufunc: np.ufunc,
+    inputs: Sequence[Any],
+    outputs: Sequence[Array],
+    *,
+    where: Any = True,
+    in_place: bool,
+) -> Plan:
+    """A plan that calls a ufunc chunk by chunk."""
+    grid = ChunkGrid(outputs[0].shape, default_chunks(outputs[0]))
+    operands, specs = _specs(inputs, grid.shape, writable=False)
+    mask: Any = where
+    if isinstance(where, np.ndarray):
+        mask_operand = Operand.of(where)
+        operands.append(mask_operand)
+        mask = ArraySpec.of(mask_operand, grid.shape, writable=False)
+    targets = [Operand.of(output) for output in outputs]
+    job = UfuncJob(
+        ufunc, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), mask, grid
+    )
+    nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
+    return Plan(
+        ufunc.__name__, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=True
+    )
+
+
+def _specs(
+    inputs: Sequence[Any], shape: tuple[int, ...], *, writable: bool
+) -> tuple[list[Operand], list[ArraySpec | Any]]:
+    """Arrays among the inputs as operands, and all inputs as a Python job carries them."""
+    operands: list[Operand] = []
+    specs: list[ArraySpec | Any] = []
+    for value in inputs:
+        if isinstance(value, np.ndarray):
+            operand = Operand.of(value)
+            operands.append(operand)
+            specs.append(ArraySpec.of(operand, shape, writable=writable and value.flags.writeable))
+        else:
+            specs.append(value)
+    return operands, specs
+
+
+#: Elements of a chunk of a reduction. Part of what a result's bits depend on: changing it changes results.
+_REDUCTION_ITEMS = 1 << 17
+#: Accumulators side by side where the last dimension is kept: they stay in the first-level cache.
+_REDUCTION_COLUMNS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ReductionShape:
+    """How an array is reduced: a function of its shape and the axes alone.
+
+    Attributes
+    ----------
+    kept, reduced : tuple of int
+        The axes, in order.
+    n_kept, n_reduced : int
+        Elements of either.
+    kept_step, reduced_step : int
+        Elements of a chunk.
+    by_rows : bool
+        The last axis longer than 1 is reduced.
+    """
+
+    kept: tuple[int, ...]
+    reduced: tuple[int, ...]
+    n_kept: int
+    n_reduced: int
+    kept_step: int
+    reduced_step: int
+    by_rows: bool
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], axes: tuple[int, ...]) -> ReductionShape:
+        """Of an array of `shape` reduced over `axes` (all normalised to 0 and up)."""
+        reduced = tuple(sorted(axes))
+        kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
+        n_kept = math.prod(shape[axis] for axis in kept)
+        n_reduced = math.prod(shape[axis] for axis in reduced)
+        long = [axis for axis, extent in enumerate(shape) if extent != 1]
+        by_rows = not long or long[-1] in reduced
+        if by_rows:
+            reduced_step = min(max(1, n_reduced), _REDUCTION_ITEMS)
+            kept_step = max(1, _REDUCTION_ITEMS // reduced_step)
+        else:
+            kept_step = min(max(1, n_kept), _REDUCTION_COLUMNS)
+            reduced_step = max(1, _REDUCTION_ITEMS // kept_step)
+        return cls(kept, reduced, n_kept, n_reduced, min(kept_step, max(1, n_kept)), reduced_step, by_rows)
+
+    @property
+    def n_ranges(self) -> int:
+        """Ranges that the reduced elements are cut into: partial results of each kept element."""
+        return -(-self.n_reduced // self.reduced_step)
+
+    @property
+    def n_chunks(self) -> int:
+        return self.n_ranges * -(-self.n_kept // self.kept_step)
+
+
+def plan_reduction(
+    name: str, kernel: tuple[int, Any], array: Array, partials: Array, how: ReductionShape, *, caller_joins: bool
+) -> Plan:
+    """A plan that folds an array into `partials` of shape (how.n_ranges, how.n_kept), C-contiguous."""
+    operands = [Operand.of(array), Operand.of(partials)]
+    kept = _joined(array, how.kept)
+    reduced = _joined(array, how.reduced)
+    words = [how.n_kept, how.kept_step, how.n_reduced, how.reduced_step, 0, len(kept), len(reduced), 0]
+    for extent, stride in (*kept, *reduced):
+        words += [extent, stride]
+    places = ((4, operands[1].place), (7, operands[0].place))
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), places)
+    return Plan(
+        name, how.n_chunks, array.nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
+    )
+
+
+def _joined(array: Array, axes: Sequence[int]) -> list[tuple[int, int]]:
+    """Extents and strides of some axes in C order, joined where memory runs on; at least one."""
+    dimensions: list[tuple[int, int]] = []
+    for axis in axes:
+        extent, stride = array.shape[axis], array.strides[axis]
+        if extent == 1:
+            continue
+        if dimensions and dimensions[-1][1] == extent * stride:
+            dimensions[-1] = (dimensions[-1][0] * extent, stride)
+        else:
+            dimensions.append((extent, stride))
+    return dimensions or [(1, 0)]

@@ -1,0 +1,206 @@
+"""How does machine code get from one process into another?
+
+numba compiles into one engine for the whole process, and names functions after a counter of that process: two
+codes from two processes (or from two runs, through the cache on disk) may well carry the same names. So code
+that was compiled elsewhere is never loaded into numba's engine; each one gets an engine of its own, where its
+names mean itself alone. What it needs from outside (C library, Python, numba's helpers) is resolved against the
+process and checked first, because LLVM ends the process when a symbol is missing.
+
+Loading takes neither numba's registries (half a second to fill) nor its runtime library (the object carries its
+own copy): only the addresses of numba's C helpers.
+
+Invariant: :func:`extract` either gives an object that any process of this machine can load, or says why not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import _dynfunc
+from numba.core import config, environment, serialize
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import _nrt_python
+
+__all__ = ["ObjectCode", "UnshippableError", "UnresolvedSymbolError", "extract", "load"]
+
+_ENVIRONMENT_PREFIX = "_ZN08NumbaEnv"
+_DYNAMIC_PREFIX = "numba.dynamic.globals"
+_RECURSION_PREFIX = ".numba.unresolved$"
+
+
+class UnshippableError(Exception):
+    """The code holds addresses of this process; it must travel as source."""
+
+
+class UnresolvedSymbolError(Exception):
+    """The code needs symbols that this process does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCode:
+    """One compiled function, independent of the process that compiled it."""
+
+    name: str
+    symbol: str  # of the wrapper that takes and returns Python integers
+    elf: bytes
+    needed: tuple[str, ...]  # symbols resolved against the loading process
+    environments: tuple[tuple[str, str, bytes], ...]  # (symbol, module, pickled constants)
+    initialisers: bytes  # pickled functions of numba's to call before loading
+
+    def to_bytes(self) -> bytes:
+        fields = (self.name, self.symbol, self.elf, self.needed, self.environments, self.initialisers)
+        return pickle.dumps(fields, protocol=5)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ObjectCode:
+        return cls(*pickle.loads(data))
+
+
+def extract(compiled: Any) -> ObjectCode:
+    """Take the machine code out of numba's compile result.
+
+    Raises
+    ------
+    UnshippableError
+        The code refers to memory of this process: a global array over 1 MB, a ctypes or cffi function, object
+        mode blocks, or an environment whose constants do not pickle.
+    """
+    library, description = compiled.library, compiled.fndesc
+    module = library._final_module
+    names = [variable.name for variable in module.global_variables]
+    # The function's own environment first: `load` hands that one to the callable.
+    names.sort(key=lambda name: name != description.env_name)
+    if compiled.lifted:
+        raise UnshippableError("it has lifted loops or object mode blocks")
+    if any(name.startswith(_DYNAMIC_PREFIX) for name in names):
+        raise UnshippableError("it refers to memory of this process (a large global array or a C function)")
+    if any(name.startswith(_RECURSION_PREFIX) for name in names):
+        raise UnshippableError("it calls itself through a pointer that numba fills in while compiling")
+    environments = []
+    for name in names:
+        if name.startswith(_ENVIRONMENT_PREFIX):
+            found = environment.lookup_environment(name)
+            if found is not None:
+                try:
+                    constants = serialize.dumps(list(found.consts)) if found.consts else b""
+                except Exception as error:
+                    raise UnshippableError(f"its constants do not pickle ({error})") from error
+                environments.append((name, str(found.globals.get("__name__", "")), constants))
+    elf = library._get_compiled_object()
+    initialisers = [*compiled.reload_init, *library._reload_init]
+    return ObjectCode(
+        name=description.qualname,
+        symbol=description.llvm_cpython_wrapper_name,
+        elf=elf,
+        needed=tuple(sorted(_undefined_symbols(elf))),
+        environments=tuple(environments),
+        initialisers=serialize.dumps(initialisers) if initialisers else b"",
+    )
+
+
+def load(code: ObjectCode) -> Callable[..., int]:
+    """Make the function callable in this process; some 3 ms.
+
+    Raises
+    ------
+    UnresolvedSymbolError
+        This process lacks something the code calls. Compile it here instead.
+    """
+    with global_compiler_lock:
+        _register_helpers()
+        if code.initialisers:
+            for initialise in pickle.loads(code.initialisers):
+                initialise()
+        missing = _missing(code.needed)
+        if missing:
+            # An extension of numba's may bring them: those load with the registries.
+            cpu_target.target_context.refresh()
+            missing = _missing(code.needed)
+        if missing:
+            raise UnresolvedSymbolError(f"{code.name} needs {', '.join(missing)}")
+        engine = _create_engine()
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code.elf))
+        engine.finalize_object()
+        environments = []
+        for symbol, module_name, constants in code.environments:
+            made = _create_environment(module_name, constants)
+            # The code holds its environment as a plain pointer: `environments` below keeps it alive.
+            _store_pointer(engine.get_global_value_address(symbol), id(made))
+            environments.append(made)
+        address = engine.get_function_address(code.symbol)
+        main = environments[0] if environments else _create_environment("", b"")
+        keep_alive = (engine, tuple(environments))
+        entry: Callable[..., int] = _dynfunc.make_function(
+            _MODULE, code.name.rpartition(".")[2], "machine code", address, main, keep_alive
+        )
+        return entry
+
+
+def _create_engine() -> Any:
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+        opt=0, reloc="static" if _is_x86() else "default", codemodel="jitdefault", jit=True
+    )
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
+
+
+def _is_x86() -> bool:
+    return bool(llvm.get_process_triple().startswith(("x86", "i386", "i686")))
+
+
+_MODULE = sys.modules[__name__]
+_registered = False
+
+
+def _register_helpers() -> None:
+    global _registered
+    if _registered:
+        return
+    # Making the context initialises LLVM and registers numba's C helpers; numba's runtime adds its own symbols
+    # only when it compiles itself, which loading does not need.
+    assert cpu_target.target_context is not None
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+    _registered = True
+
+
+def _missing(needed: tuple[str, ...]) -> list[str]:
+    return [symbol for symbol in needed if not llvm.address_of_symbol(symbol)]
+
+
+def _create_environment(module_name: str, constants: bytes) -> Any:
+    module = sys.modules.get(module_name)
+    made = environment.Environment({} if module is None else module.__dict__)
+    if constants:
+        made.consts[:] = pickle.loads(constants)
+    made.env_name = ""
+    return made
+
+
+def _store_pointer(address: int, value: int) -> None:
+    ctypes.c_void_p.from_address(address).value = value
+
+
+def _undefined_symbols(elf: bytes) -> Iterator[str]:
+    """Names that the ELF64 file uses and does not define (section index 0 in its symbol table)."""
+    (sections_at,) = struct.unpack_from("<Q", elf, 0x28)
+    entry_nbytes, count = struct.unpack_from("<HH", elf, 0x3A)
+    for index in range(count):
+        header = sections_at + index * entry_nbytes
+        (kind,) = struct.unpack_from("<I", elf, header + 4)
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        offset, nbytes, link = struct.unpack_from("<QQI", elf, header + 0x18)
+        (strings_at,) = struct.unpack_from("<Q", elf, sections_at + link * entry_nbytes + 0x18)
+        for symbol in range(offset + 24, offset + nbytes, 24):  # the first one is empty
+            name, _, _, section = struct.unpack_from("<IBBH", elf, symbol)
+            if section == 0 and name:
+                start = strings_at + name
+                yield elf[start : elf.index(b"\0", start)].decode()

@@ -1,0 +1,218 @@
+"""`@elementwise`: a scalar function becomes a broadcasting, chunked, fused kernel over arrays."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shmarray import jit as compiler
+from shmarray.array import SharedArray
+from shmarray.engine import DEFAULT, Options, Plan, check_output, plan_elementwise, plan_items, run
+from shmarray.ops.arguments import (
+    as_outputs,
+    as_scalar_or_array,
+    by_value,
+    chunks_of,
+    plain_function,
+    positional_arity,
+    reachable,
+    reachable_if_large,
+)
+from shmarray.ops.results import new_result
+from shmarray.pool import new_number
+
+__all__ = ["Elementwise", "elementwise"]
+
+_REMEMBERED = 64
+
+Array = np.ndarray[Any, Any]
+#: Of each argument: dtype, and whether it is one value for all.
+Signature = tuple[tuple[np.dtype[Any], bool], ...]
+
+
+class _Remembered(NamedTuple):
+    """A plan, and the arrays and facts about them for which it holds."""
+
+    arrays: tuple[weakref.ref[Array], ...]
+    facts: tuple[tuple[Any, Any, Any], ...]
+    plan: Plan
+
+
+class Elementwise:
+    """A kernel made of a scalar function; made by :func:`elementwise`."""
+
+    def __init__(self, function: Callable[..., Any], *, jit: bool, precise: bool, debug: bool) -> None:
+        self.__wrapped__ = plain_function(function, decorator="elementwise")
+        self.__name__ = getattr(function, "__name__", "kernel")
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self._arity = positional_arity(function)
+        self._jit, self._precise, self._debug = jit, precise, debug
+        self._scalar: Any = None
+        self._results: dict[Signature, tuple[np.dtype[Any], ...]] = {}
+        self._kernels: dict[Any, tuple[int, Any]] = {}
+        self._remembered: OrderedDict[tuple[int, ...], _Remembered] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<elementwise kernel {self.__name__}>"
+
+    def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
+        # The hot path: the same arrays as in a call before. Identity decides, and that nothing about them was changed.
+        remembered = self._remembered.get((*map(id, args), id(out)))
+        if remembered is not None and not options:
+            for reference, fact, array in zip(remembered.arrays, remembered.facts, (*args, out), strict=True):
+                if reference() is not array or fact != (array.shape, array.strides, array.dtype):
+                    break
+            else:
+                run(remembered.plan)
+                return out
+        return self._call(args, out, Options(**options) if options else DEFAULT)
+
+    def _call(self, args: tuple[Any, ...], out: Any, options: Options) -> Any:
+        name = self.__name__
+        if len(args) != self._arity:
+            raise TypeError(f"{name} takes {self._arity} arguments; got {len(args)}")
+        inputs = as_scalar_or_array(args, name=name)
+        arrays = [value for value in inputs if isinstance(value, np.ndarray)]
+        shape = np.broadcast_shapes(*(value.shape for value in arrays))
+        signature = tuple((value.dtype, not isinstance(value, np.ndarray)) for value in inputs)
+        dtypes = self._result_dtypes(signature, inputs)
+        outputs = as_outputs(out, len(dtypes), shape, dtypes, name=name)
+        in_place = any([check_output(output, arrays, name=name) for output in outputs])
+        for position, output in enumerate(outputs):
+            if any(np.shares_memory(output, other) for other in outputs[:position]):
+                raise ValueError(f"{name}: two outputs share memory; give each an array of its own")
+        results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
+        outputs = outputs or [result.view(np.ndarray) for result in results]
+        chunks = chunks_of(results[0] if results else out[0] if isinstance(out, tuple) else out)
+        joins = self._jit and not self._debug
+        inputs = reachable_if_large(inputs) if joins else reachable(inputs)
+        targets = outputs if joins else reachable(outputs)
+        if self._jit:
+            kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
+            plan = plan_elementwise(
+                name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins
+            )
+        else:
+            plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
+        run(plan, options)
+        for output, target in zip(outputs, targets, strict=True):
+            if target is not output:  # a private output: workers wrote to a copy
+                output[...] = target
+        if len(outputs) == 1 and out is not None and not isinstance(out, tuple):
+            self._remember((*args, out), plan)
+        if out is not None:
+            return out
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _remember(self, arrays: Sequence[Any], plan: Plan) -> None:
+        # Only for arrays that exist outside this call: a plan never keeps one alive.
+        if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
+            return
+        facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
+        remembered = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
+        self._remembered[tuple(map(id, arrays))] = remembered
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    # ------------------------------------------------------------------ compilation
+
+    def _result_dtypes(self, signature: Signature, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+        dtypes = self._results.get(signature)
+        if dtypes is None:
+            if self._jit:
+                dtypes = compiler.remember(("elementwise results", self._key(), signature), self._infer, signature)
+            else:
+                dtypes = self._try_out(inputs)
+            self._results[signature] = dtypes
+        return dtypes
+
+    def _infer(self, signature: Signature) -> tuple[np.dtype[Any], ...]:
+        from numba import types
+        from numba.np.numpy_support import as_dtype, from_dtype
+
+        result = compiler.return_type(self._function(), [from_dtype(dtype) for dtype, _ in signature])
+        kinds = tuple(result) if isinstance(result, types.BaseTuple) else (result,)
+        if not kinds or any(isinstance(kind, types.NoneType) for kind in kinds):
+            raise TypeError(f"{self.__name__} must return a value, or a tuple of values, for each item; it returns {result}")
+        return tuple(as_dtype(types.unliteral(kind)) for kind in kinds)
+
+    def _try_out(self, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+        """The dtypes of plain Python's results, from the first items (ones where there is none)."""
+        first = [
+            value if isinstance(value, np.generic) else value.flat[0] if value.size else value.dtype.type(1)
+            for value in inputs
+        ]
+        result = self.__wrapped__(*first)
+        results = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(value).dtype for value in results)
+
+    def _kernel(self, signature: Signature, outputs: tuple[np.dtype[Any], ...]) -> tuple[int, Any]:
+        kernel = self._kernels.get((signature, outputs))
+        if kernel is None:
+
+            def driver() -> Any:
+                from numba.np.numpy_support import from_dtype
+
+                from shmarray.engine.elementwise import make_driver
+
+                inputs = [(from_dtype(dtype), constant) for dtype, constant in signature]
+                return make_driver(self._function(), inputs, [from_dtype(dtype) for dtype in outputs])
+
+            key = ("elementwise", self._key(), signature, outputs)
+            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
+            kernel = self._kernels[signature, outputs] = (new_number(), code)
+        return kernel
+
+    def _key(self) -> Any:
+        return (compiler.fingerprint(self.__wrapped__), self._precise, self._debug)
+
+    def _function(self) -> Any:
+        if self._scalar is None:
+            self._scalar = compiler.scalar(self.__wrapped__, precise=self._precise, debug=self._debug)
+        return self._scalar
+
+
+def elementwise(
+    function: Callable[..., Any] | None = None, *, jit: bool = True, precise: bool = False, debug: bool = False
+) -> Any:
+    """Make a kernel of a function of scalars.
+
+    The kernel broadcasts its arguments as a ufunc does, applies the function to each item, and writes one array, or as many
+    as the function returns values. All of it is one loop: no temporary array is made.
+
+    Parameters
+    ----------
+    function : callable
+        Takes and returns scalars. numba must be able to compile it: arithmetic, `math` and NumPy functions, branches,
+        loops, other functions, jitted or not.
+    jit : bool
+        False: run the function as plain Python in the workers, item by item.
+    precise : bool
+        True: keep the C library's `exp`, `sin`, ... instead of this package's vectorised ones.
+    debug : bool
+        True: check the bounds of arrays that the function indexes.
+
+    Returns
+    -------
+    callable
+        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2)`. `out` is a SharedArray (a tuple
+        of them for several results); it may be an argument itself (in place) but must not overlap one otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np, shmarray as sa
+    >>> @sa.elementwise
+    ... def axpy(a, x, y):
+    ...     return a * x + y
+    >>> axpy(2.0, sa.array([1.0, 2.0]), sa.array([10.0, 20.0]))
+    SharedArray([12., 24.])
+    """
+    if function is None:
+        return lambda function: Elementwise(function, jit=jit, precise=precise, debug=debug)
+    return Elementwise(function, jit=jit, precise=precise, debug=debug)

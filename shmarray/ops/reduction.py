@@ -1,0 +1,265 @@
+"""`@reduction`: a fold becomes a kernel that reduces arrays over any axes, with the same bits for any number of workers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from shmarray import jit as compiler
+from shmarray.array import SharedArray
+from shmarray.configuration import config
+from shmarray.engine import DEFAULT, Options, ReductionShape, check_output, plan_reduction, run
+from shmarray.ops.arguments import plain_function, positional_arity, reachable_if_large
+from shmarray.ops.results import new_result, new_shared
+from shmarray.pool import new_number
+
+__all__ = ["Reduction", "reduction"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Reduction:
+    """A kernel made of a fold; made by :func:`reduction`."""
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Any],
+        *,
+        identity: Any,
+        combine: Callable[[Any, Any], Any],
+        precise: bool,
+        debug: bool,
+    ) -> None:
+        self.__wrapped__ = plain_function(function, decorator="reduction")
+        self.__name__ = getattr(function, "__name__", "kernel")
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        if positional_arity(function) != 2:
+            raise TypeError(f"{self.__name__} must take two arguments, the accumulator and an item")
+        if not callable(combine):
+            raise TypeError(f"combine must be a function of two accumulators; got {combine!r}")
+        if not isinstance(identity, bool | int | float | complex | np.generic):
+            raise TypeError(f"identity must be a number, the accumulator to start from; got {identity!r}")
+        self._identity, self._combine = identity, combine
+        self._precise, self._debug = precise, debug
+        self._functions: tuple[Any, Any] | None = None
+        self._accumulators: dict[np.dtype[Any], np.dtype[Any]] = {}
+        self._kernels: dict[Any, tuple[int, Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"<reduction kernel {self.__name__}>"
+
+    def __call__(
+        self,
+        array: Any,
+        axis: int | Sequence[int] | None = None,
+        *,
+        keepdims: bool = False,
+        out: Any = None,
+        **options: Any,
+    ) -> Any:
+        checked = Options(**options) if options else DEFAULT
+        name = self.__name__
+        data = np.asarray(array)
+        if data.dtype.hasobject:
+            raise TypeError(f"{name}: dtype {data.dtype} holds Python objects; convert it, for example with .astype(float)")
+        axes = _normal_axes(axis, data.ndim)
+        accumulator = self._accumulator(data.dtype)
+        shape = tuple(extent for i, extent in enumerate(data.shape) if i not in axes)
+        kept_shape = tuple(1 if i in axes else extent for i, extent in enumerate(data.shape))
+        target = self._check_out(out, kept_shape if keepdims else shape, accumulator, data)
+        values = self._reduce(data, axes, accumulator, checked)
+        values = values.reshape(kept_shape if keepdims else shape)
+        if target is not None:
+            target[...] = values
+            return out
+        if not values.ndim:
+            return values[()]
+        result = new_result(values.shape, accumulator)
+        result[...] = values
+        return result
+
+    def _check_out(
+        self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Array
+    ) -> Array | None:
+        if out is None:
+            return None
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"{self.__name__}: out must be an array; got {type(out).__name__}")
+        if out.shape != shape:
+            raise ValueError(f"{self.__name__}: out has shape {out.shape}; the result has shape {shape}")
+        if not np.can_cast(dtype, out.dtype, casting="same_kind"):
+            raise TypeError(f"{self.__name__}: out has dtype {out.dtype}, which cannot hold {dtype} by same-kind casting")
+        plain = out.view(np.ndarray)
+        check_output(plain, [data], name=self.__name__)
+        return plain
+
+    def _reduce(self, data: Array, axes: tuple[int, ...], accumulator: np.dtype[Any], options: Options) -> Array:
+        """The reduced values, flat over the kept elements."""
+        how = ReductionShape.of(data.shape, axes)
+        if not how.n_kept or not how.n_reduced:
+            return np.full(how.n_kept, self._identity, accumulator)
+        (data,) = reachable_if_large([data])
+        partials = self._partials((how.n_ranges, how.n_kept), accumulator, data.nbytes)
+        kernel = self._kernel("rows" if how.by_rows else "columns", data.dtype, accumulator)
+        joins = not self._debug
+        run(plan_reduction(self.__name__, kernel, data, partials, how, caller_joins=joins), options)
+        if how.n_ranges == 1:
+            return partials[0]
+        # The partials of a kept element stand in one column: fold these with `combine`, in the order of the grid.
+        combined = np.empty((1, how.n_kept), accumulator)
+        shape = (how.n_ranges, how.n_kept)
+        down = ReductionShape((1,), (0,), how.n_kept, how.n_ranges, how.n_kept, how.n_ranges, by_rows=False)
+        private = np.ascontiguousarray(partials.reshape(shape))
+        run(plan_reduction(self.__name__, self._kernel("combine", accumulator, accumulator), private, combined, down, caller_joins=True))
+        return combined[0]
+
+    @staticmethod
+    def _partials(shape: tuple[int, int], dtype: np.dtype[Any], nbytes: int) -> Array:
+        if nbytes < config.parallel_nbytes:
+            return np.empty(shape, dtype)
+        return new_shared(shape, dtype).view(np.ndarray)
+
+    # ------------------------------------------------------------------ compilation
+
+    def _key(self) -> Any:
+        identity = np.asarray(self._identity)
+        return (
+            compiler.fingerprint(self.__wrapped__),
+            compiler.fingerprint(self._combine),
+            (identity.dtype, identity.tobytes()),
+            self._precise,
+            self._debug,
+        )
+
+    def _compiled_functions(self) -> tuple[Any, Any]:
+        if self._functions is None:
+            facts = {"precise": self._precise, "debug": self._debug}
+            self._functions = (
+                compiler.scalar(self.__wrapped__, **facts),
+                compiler.scalar(_as_python(self._combine), **facts),
+            )
+        return self._functions
+
+    def _accumulator(self, item: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype that holds the identity and whatever the fold and `combine` give."""
+        dtype = self._accumulators.get(item)
+        if dtype is None:
+            dtype = compiler.remember(("reduction accumulator", self._key(), item), lambda: self._infer(item))
+            self._accumulators[item] = dtype
+        return dtype
+
+    def _infer(self, item: np.dtype[Any]) -> np.dtype[Any]:
+        from numba import types
+        from numba.np.numpy_support import as_dtype, from_dtype
+
+        fold, combine = self._compiled_functions()
+        dtype = np.asarray(self._identity).dtype
+        for _ in range(8):
+            folded = types.unliteral(compiler.return_type(fold, [from_dtype(dtype), from_dtype(item)]))
+            if not isinstance(folded, types.Number | types.Boolean):
+                raise TypeError(f"{self.__name__} must return a number, the new accumulator; it returns {folded}")
+            wider = np.result_type(dtype, as_dtype(folded))
+            joined = types.unliteral(compiler.return_type(combine, [from_dtype(wider), from_dtype(wider)]))
+            wider = np.result_type(wider, as_dtype(joined))
+            if wider == dtype:
+                return dtype
+            dtype = wider
+        raise TypeError(f"{self.__name__}: the accumulator's type grows with every step; give an identity of the final type")
+
+    def _kernel(self, form: str, item: np.dtype[Any], accumulator: np.dtype[Any]) -> tuple[int, Any]:
+        kernel = self._kernels.get((form, item, accumulator))
+        if kernel is None:
+
+            def driver() -> Any:
+                from numba.np.numpy_support import from_dtype
+
+                from shmarray.engine.reduction import make_column_driver, make_row_driver
+
+                fold, combine = self._compiled_functions()
+                types = from_dtype(item), from_dtype(accumulator)
+                if form == "rows":
+                    return make_row_driver(fold, combine, self._identity, *types)
+                return make_column_driver(fold if form == "columns" else combine, self._identity, *types)
+
+            key = ("reduction", form, self._key(), item, accumulator)
+            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
+            kernel = self._kernels[form, item, accumulator] = (new_number(), code)
+        return kernel
+
+
+def _as_python(combine: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Builtins (`operator.add`, `max`, `np.maximum`) inside a function that numba can take."""
+    if hasattr(combine, "__code__") or hasattr(combine, "py_func"):
+        return combine
+
+    def combined(one: Any, other: Any) -> Any:
+        return combine(one, other)
+
+    return combined
+
+
+def _normal_axes(axis: int | Sequence[int] | None, n_dims: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(n_dims))
+    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    axes = []
+    for one in given:
+        one = operator.index(one)
+        if not -n_dims <= one < n_dims:
+            raise np.exceptions.AxisError(one, n_dims)
+        axes.append(one % n_dims)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axis {axis!r} names a dimension twice")
+    return tuple(axes)
+
+
+def reduction(
+    function: Callable[[Any, Any], Any] | None = None,
+    *,
+    identity: Any,
+    combine: Callable[[Any, Any], Any],
+    precise: bool = False,
+    debug: bool = False,
+) -> Any:
+    """Make a kernel of a fold.
+
+    The array is cut into a grid that depends on its shape, dtype and the axes alone. Each part is folded from `identity` on,
+    and the parts are joined in order; so the bits of the result do not depend on workers, settings or machine.
+
+    Parameters
+    ----------
+    function : callable
+        `f(accumulator, item)` gives the new accumulator, a number. The accumulator's dtype is the one that holds `identity`
+        and everything that the function gives.
+    identity : number
+        The accumulator of nothing: `combine(identity, a) == a`.
+    combine : callable
+        `combine(a, b)` joins two accumulators, a being of earlier items. It must be associative.
+    precise, debug : bool
+        As for :func:`shmarray.elementwise`.
+
+    Returns
+    -------
+    callable
+        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2)`. Over all
+        axes it gives a NumPy scalar, otherwise a SharedArray.
+
+    Examples
+    --------
+    >>> import operator, shmarray as sa
+    >>> @sa.reduction(identity=0.0, combine=operator.add)
+    ... def sumsq(acc, x):
+    ...     return acc + x * x
+    >>> a = sa.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> float(sumsq(a)), sumsq(a, axis=0)
+    (30.0, SharedArray([10., 20.]))
+    """
+    facts = {"identity": identity, "combine": combine, "precise": precise, "debug": debug}
+    if function is None:
+        return lambda function: Reduction(function, **facts)
+    return Reduction(function, **facts)

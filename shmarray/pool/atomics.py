@@ -1,0 +1,205 @@
+"""Words of memory that several processes read and write at once, as seen from compiled code.
+
+Each function takes an address as an integer and compiles to one instruction or one system call. Loads acquire,
+stores release, read-modify-write operations and `fence` are sequentially consistent. Importing this module
+imports numba; nothing is compiled until a caller is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "add_i64",
+    "add_u32",
+    "copy_bytes",
+    "fence",
+    "fill_bytes",
+    "futex_wait",
+    "futex_wake",
+    "load_i64",
+    "load_u32",
+    "load_u8",
+    "monotonic_ns",
+    "pause",
+    "store_i64",
+    "store_u8",
+]
+
+_FUTEX_WAIT = 0  # not FUTEX_PRIVATE_FLAG: the word is shared between processes
+_FUTEX_WAKE = 1
+_CLOCK_MONOTONIC = 1
+
+# Numbers of the system calls by machine; the C library's syscall() takes them from any language.
+_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
+
+_i8, _i32, _i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def _pointer(builder: Any, address: Any, kind: ir.Type) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _load(kind: ir.Type, align: int) -> Any:
+    @intrinsic
+    def load(typingctx, address):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            value = builder.load_atomic(_pointer(builder, args[0], kind), "acquire", align)
+            return value if kind is _i64 else builder.zext(value, _i64)
+
+        return types.int64(types.int64), codegen
+
+    return load
+
+
+def _store(kind: ir.Type, align: int) -> Any:
+    @intrinsic
+    def store(typingctx, address, value):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            narrow = args[1] if kind is _i64 else builder.trunc(args[1], kind)
+            builder.store_atomic(narrow, _pointer(builder, args[0], kind), "release", align)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return store
+
+
+def _add(kind: ir.Type) -> Any:
+    @intrinsic
+    def add(typingctx, address, value):  # type: ignore[no-untyped-def]
+        """Add and give what was there before."""
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            narrow = args[1] if kind is _i64 else builder.trunc(args[1], kind)
+            old = builder.atomic_rmw("add", _pointer(builder, args[0], kind), narrow, "seq_cst")
+            return old if kind is _i64 else builder.zext(old, _i64)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return add
+
+
+load_i64, load_u32, load_u8 = _load(_i64, 8), _load(_i32, 4), _load(_i8, 1)
+store_i64, store_u8 = _store(_i64, 8), _store(_i8, 1)
+add_i64, add_u32 = _add(_i64), _add(_i32)
+
+
+@intrinsic
+def fence(typingctx):  # type: ignore[no-untyped-def]
+    """Order everything before against everything after, on all processors."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def pause(typingctx):  # type: ignore[no-untyped-def]
+    """Tell the processor that this is a spin loop."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        # By intrinsic, not by assembly text: numba's LLVM has no assembler set up.
+        if _machine() == "x86_64":
+            builder.call(_function(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
+        elif _machine() == "aarch64":
+            builder.call(_function(builder, "llvm.aarch64.hint", ir.VoidType(), _i32), [_i32(1)])  # yield
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _machine() -> str:
+    return os.uname().machine
+
+
+def _function(builder: Any, name: str, result: ir.Type, *arguments: ir.Type) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _syscall(builder: Any, *arguments: Any) -> Any:
+    # The C library's syscall() is variadic; with integer arguments alone a call by its fixed form is the same.
+    function = _function(builder, "syscall", _i64, *[_i64] * 7)
+    padded = [*arguments, *[_i64(0)] * (7 - len(arguments))]
+    return builder.call(function, padded)
+
+
+@intrinsic
+def futex_wait(typingctx, address, expected, timeout_ns):  # type: ignore[no-untyped-def]
+    """Sleep while the 32-bit word holds `expected`, at most `timeout_ns`; negative: for ever.
+
+    Gives the system call's result: 0 when woken, -1 on a time-out, a signal or another value.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address, expected, timeout_ns = args
+        spec = cgutils.alloca_once(builder, ir.ArrayType(_i64, 2))  # in the entry block: a loop would grow the stack
+        giga = _i64(1_000_000_000)
+        seconds = builder.gep(spec, [_i32(0), _i32(0)])
+        nanoseconds = builder.gep(spec, [_i32(0), _i32(1)])
+        builder.store(builder.sdiv(timeout_ns, giga), seconds)
+        builder.store(builder.srem(timeout_ns, giga), nanoseconds)
+        forever = builder.icmp_signed("<", timeout_ns, _i64(0))
+        pointer = builder.select(forever, _i64(0), builder.ptrtoint(spec, _i64))
+        call = _i64(_SYS_FUTEX[_machine()])
+        return _syscall(builder, call, address, _i64(_FUTEX_WAIT), expected, pointer)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def futex_wake(typingctx, address):  # type: ignore[no-untyped-def]
+    """Wake all who sleep on the 32-bit word."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        call = _i64(_SYS_FUTEX[_machine()])
+        return _syscall(builder, call, args[0], _i64(_FUTEX_WAKE), _i64(0x7FFFFFFF))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def monotonic_ns(typingctx):  # type: ignore[no-untyped-def]
+    """CLOCK_MONOTONIC in nanoseconds (through the vDSO: some 25 ns, no system call)."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        spec = cgutils.alloca_once(builder, ir.ArrayType(_i64, 2))
+        function = _function(builder, "clock_gettime", _i32, _i32, _i64)
+        builder.call(function, [_i32(_CLOCK_MONOTONIC), builder.ptrtoint(spec, _i64)])
+        seconds = builder.load(builder.gep(spec, [_i32(0), _i32(0)]))
+        nanoseconds = builder.load(builder.gep(spec, [_i32(0), _i32(1)]))
+        return builder.add(builder.mul(seconds, _i64(1_000_000_000)), nanoseconds)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def copy_bytes(typingctx, target, source, nbytes):  # type: ignore[no-untyped-def]
+    """Copy between two places that do not overlap."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        target, source, nbytes = args
+        cgutils.raw_memcpy(builder, _pointer(builder, target, _i8), _pointer(builder, source, _i8), nbytes, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def fill_bytes(typingctx, target, value, nbytes):  # type: ignore[no-untyped-def]
+    """Set `nbytes` bytes to the low byte of `value`."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        target, value, nbytes = args
+        cgutils.memset(builder, _pointer(builder, target, _i8), nbytes, builder.trunc(value, _i8))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen

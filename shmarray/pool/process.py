@@ -1,0 +1,131 @@
+"""One worker process: started, watched, ended.
+
+It is started by executing the interpreter anew, so it inherits no lock, thread or module of the caller, and without
+importing the caller's `__main__`. Death is seen on a pidfd, which tells it at once; a pipe would only tell once every
+grandchild had closed it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from shmarray.pool.channel import Channel
+
+__all__ = ["WorkerProcess"]
+
+# One lane is one core: what runs inside must not start threads of its own for each.
+_SINGLE_THREADED = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    )
+}
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[6:]; "
+    "from shmarray.pool.worker import main; main(*map(int, sys.argv[1:6]))"
+)
+
+
+class WorkerProcess:
+    """A child process that works for lane `lane` of a dispatch page.
+
+    Parameters
+    ----------
+    lane : int
+        Its slot on the page.
+    page_fd : int
+        Descriptor of the page; the child gets a duplicate.
+    output_fds : tuple of int
+        What becomes the child's standard output and standard error, and where its log records go.
+    """
+
+    __slots__ = ("_exit", "_pidfd", "_poll", "channel", "lane", "lent", "pid", "told")
+
+    def __init__(self, lane: int, page_fd: int, output_fds: tuple[int, int, int]) -> None:
+        self.lane = lane
+        self.channel, theirs = Channel.pair()
+        self.lent: set[tuple[int, int]] = set()  #: keys of the segments it has mapped
+        self.told: set[int] = set()  #: numbers of the jobs and kernels it knows
+        self._exit: int | None = None
+        try:
+            self.pid = _spawn(lane, page_fd, theirs.fileno(), output_fds)
+        finally:
+            theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
+        self._poll = select.poll()
+        self._poll.register(self._pidfd, select.POLLIN)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs. Costs one system call."""
+        return self._exit is None and not self._poll.poll(0)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the process to end; whether it did."""
+        return self._exit is not None or bool(self._poll.poll(timeout_s * 1000))
+
+    def exit_status(self) -> tuple[int | None, int | None]:
+        """The signal that ended it and its exit code; either or both may be None. Only once it is dead."""
+        if self._exit is None:
+            try:
+                _, status = os.waitpid(self.pid, 0)
+                self._exit = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:  # somebody else's wait() took it
+                self._exit = 0
+                return None, None
+        return (-self._exit, None) if self._exit < 0 else (None, self._exit)
+
+    def kill(self) -> None:
+        """SIGKILL; by pidfd, so never to a stranger who got the number anew."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self, *, reap: bool = True) -> None:
+        """Let go of descriptors; with `reap`, of the zombie too (the process must be dead, or this waits for it)."""
+        self.channel.close()
+        if reap:
+            self.exit_status()
+        os.close(self._pidfd)
+
+
+def _spawn(lane: int, page_fd: int, channel_fd: int, output_fds: tuple[int, int, int]) -> int:
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # what multiprocessing uses
+
+    environment: Mapping[str, str] = {**os.environ, **_SINGLE_THREADED}
+    arguments = [
+        sys.executable,
+        *_args_from_interpreter_flags(),
+        "-c",
+        _START,
+        str(lane),
+        *("3", "4", "5"),  # page, channel, log, as the file actions below place them
+        str(os.getpid()),
+        *(entry or os.getcwd() for entry in sys.path),
+    ]
+    stdout_fd, stderr_fd, log_fd = output_fds
+    # Out of the way of the targets first: a source among them would be overwritten before it is copied.
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 8) for fd in (stdout_fd, stderr_fd, page_fd, channel_fd, log_fd)]
+    try:
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources, start=1)]
+        # Ctrl-C goes to the whole process group: blocked here, ignored by the worker as its first act.
+        return os.posix_spawn(
+            sys.executable, arguments, environment, file_actions=actions, setsigmask=[signal.SIGINT]
+        )
+    finally:
+        for fd in sources:
+            os.close(fd)
