@@ -2,8 +2,9 @@
 
     check_wheel.py WHEEL
 
-The packages are listed by hand in setup.cfg and `kernels/` lies beside `shmarray/`, so a module that nobody listed
-would be missing from the wheel while every test in the checkout still finds it. Compared file by file and byte by byte.
+The packages are listed by hand in setup.cfg and `kernels/` lies beside `shmarray/`, so a module that nobody
+listed would be missing from the wheel while every test in the checkout still finds it. Compared file by file
+and byte by byte.
 """
 
 from __future__ import annotations
@@ -32,26 +33,22 @@ def expected(root: Path = ROOT) -> dict[str, Path]:
 
 def faults(wheel: Path, root: Path = ROOT) -> list[str]:
     """What is wrong with the wheel, one line each."""
-    found: list[str] = []
     wanted = expected(root)
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
         metadata = {name for name in names if ".dist-info/" in name}
-        for name in sorted(wanted.keys() - names):
-            found.append(f"missing: {name} (is its package listed in setup.cfg?)")
-        for name in sorted(names - metadata - wanted.keys()):
-            found.append(f"should not be there: {name}")
-        for name in sorted(wanted.keys() & names):
-            if archive.read(name) != wanted[name].read_bytes():
-                found.append(f"differs from the checkout: {name}")
         inner = {name.split(".dist-info/", 1)[1] for name in metadata}
-        for name in sorted(_METADATA - inner):
-            found.append(f"missing metadata: {name}")
-        for name in sorted(inner - _METADATA):
-            found.append(f"unexpected metadata: {name}")
-        for name in metadata:
-            if name.endswith("/top_level.txt") and archive.read(name).split() != [b"shmarray"]:
-                found.append(f"the wheel installs top-level names other than shmarray: {archive.read(name)!r}")
+        common = sorted(wanted.keys() & names)
+        differing = [name for name in common if archive.read(name) != wanted[name].read_bytes()]
+        top_level = [archive.read(name).split() for name in metadata if name.endswith("/top_level.txt")]
+    missing = sorted(wanted.keys() - names)
+    found = [f"missing: {name} (is its package listed in setup.cfg?)" for name in missing]
+    found += [f"should not be there: {name}" for name in sorted(names - metadata - wanted.keys())]
+    found += [f"differs from the checkout: {name}" for name in differing]
+    found += [f"missing metadata: {name}" for name in sorted(_METADATA - inner)]
+    found += [f"unexpected metadata: {name}" for name in sorted(inner - _METADATA)]
+    if top_level != [[b"shmarray"]]:
+        found.append(f"the wheel should install shmarray alone at the top level; it has {top_level}")
     return found
 
 

@@ -1,9 +1,11 @@
 """Take the README at its word: its commands, and its Python examples run as somebody would paste them.
 
     readme.py command demo|test     print the shell command that ends in `shmarray demo` or in `pytest`
-    readme.py examples PYTHON       run every ```python block with that interpreter, each as a script of its own
+    readme.py examples PYTHON       run every ```python block with that interpreter, each as a script of its
+    own
 
-Needs the standard library alone. A block runs in an empty folder, in its own namespace, with warnings as errors.
+Needs the standard library alone. A block runs in an empty folder, in its own namespace, with warnings as
+errors.
 """
 
 from __future__ import annotations

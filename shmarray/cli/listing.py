@@ -88,20 +88,23 @@ def info(name: str, as_json: bool) -> None:
     try:
         entry = registry.info(name)
     except ValueError as error:
-        if isinstance(error, ShmArrayError):  # a corrupt segment is a ValueError too, and no mistake of the user's
+        if isinstance(
+            error, ShmArrayError
+        ):  # a corrupt segment is a ValueError too, and not the user's mistake
             raise
         raise click.BadParameter(str(error), param_hint="NAME") from None
     if as_json:
         echo_json(_facts(entry))
         return
+    age = age_of(entry.created)
     lines = [
         ("name", entry.name or "(unnamed)"),
         ("shape", format_shape(entry.shape)),
         ("dtype", str(entry.dtype)),
         ("size", f"{format_nbytes(entry.nbytes)} ({entry.nbytes:,} bytes)"),
-        ("chunks", format_shape(entry.chunks)),
+        ("chunks", "by size" if entry.chunks is None else format_shape(entry.chunks)),
         ("lifetime", "kept until removed" if entry.keep else "until its last holder ends"),
-        ("created", f"{age_of(entry.created)} ago by process {entry.creator_pid}".replace("now ago", "just now")),
+        ("created", f"{'just now' if age == 'now' else age + ' ago'} by process {entry.creator_pid}"),
         ("held by", _holders(entry)),
         ("state", "interrupted: the next open rolls it forward" if entry.dirty else "clean"),
     ]

@@ -40,7 +40,7 @@ _SUMMARIES: Mapping[str, str] = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand when it is invoked, and turns the package's errors into exit status 1."""
+    """Imports a subcommand when it is invoked, and turns the package's errors into exit status 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,14 +1,14 @@
 """What several subcommands take: a namespace, JSON instead of a table, names that complete, sizes with units.
 
-Invariant: an option that changes a setting does so for the running command alone (`config.override`), never for
-the process, so commands can be called from a program or a test without leaving a trace.
+Invariant: an option that changes a setting does so for the running command alone (`config.override`), never
+for the process, so commands can be called from a program or a test without leaving a trace.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -46,7 +46,9 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
-def complete_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_names(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Names of arrays that begin so, for the shell. An unreadable registry completes to nothing."""
     from shmarray import registry
     from shmarray.errors import ShmArrayError
@@ -77,7 +79,7 @@ class ByteSize(click.ParamType):
     name = "size"
 
     _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
-    _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+    _POWERS: ClassVar = {"k": 1, "m": 2, "g": 3, "t": 4}
 
     def __init__(self, words: dict[str, int] | None = None) -> None:
         self.words = words or {}

@@ -1,7 +1,7 @@
 """`shmarray rm` and `shmarray gc`: taking arrays away, by name or because nobody is left to use them.
 
-`rm` takes the name away at once and the memory when the last holder ends: no program crashes by it. `gc` frees
-only what the kernel says nobody holds.
+`rm` takes the name away at once and the memory when the last holder ends: no program crashes by it. `gc`
+frees only what the kernel says nobody holds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["gc", "rm"]
 def rm(names: tuple[str, ...], force: bool) -> None:
     """Remove the arrays called NAME...
 
-    Programs that hold one keep their data; the memory goes with the last of them. Every name is tried: one that
-    cannot be removed is reported, and makes the exit status 1.
+    Programs that hold one keep their data; the memory goes with the last of them. Every name is tried: one
+    that cannot be removed is reported, and makes the exit status 1.
     """
     from shmarray import registry
     from shmarray.errors import SegmentNotFoundError, ShmArrayError

@@ -1,7 +1,7 @@
 """How facts of the registry are written: for people (sizes, ages, tables) and for programs (JSON).
 
-Invariant: JSON holds plain numbers and full precision (`nbytes`, seconds since the epoch); rounding and words are
-for the tables alone. rich is imported only when a table is drawn.
+Invariant: JSON holds plain numbers and full precision (`nbytes`, seconds since the epoch); rounding and words
+are for the tables alone. rich is imported only when a table is drawn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`shmarray demo`: the options, the order of the steps, the exit status.
 
-Everything heavy is imported inside, so that `shmarray --help` stays quick and a missing matplotlib is told before
-anything is allocated.
+Everything heavy is imported inside, so that `shmarray --help` stays quick and a missing matplotlib is told
+before anything is allocated.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _SIZES = {"small": 32_000_000, "full": 400_000_000}
 def demo(context: click.Context, nbytes: int, out: Path, workers: int | None) -> None:
     """Process real terrain end to end: convert, shade, reduce, share, survive a kill.
 
-    Every step is checked and timed beside NumPy and numba's threads; the exit status is 0 only if all checks held.
+    Every step is checked and timed beside NumPy and numba's threads; the exit status is 0 only if all checks
+    held.
     """
     try:
         import matplotlib  # noqa: F401
@@ -82,8 +83,8 @@ def _run(nbytes: int, out: Path) -> bool:
     terrain = load_terrain()
     rows, columns = terrain.metres.shape
     report.say(
-        f"terrain: {rows} x {columns} cells of {terrain.cell_x_m:.0f} x {terrain.cell_y_m:.0f} m around the Jacksboro "
-        "fault, Tennessee (SRTM, whole metres)"
+        f"terrain: {rows} x {columns} cells of {terrain.cell_x_m:.0f} x {terrain.cell_y_m:.0f} m "
+        "around the Jacksboro fault, Tennessee (SRTM, whole metres)"
     )
     plan = plan_mosaic((rows, columns), nbytes, steps.free_nbytes())
     fit = "reduced to fit into" if plan.reduced else "fits into"

@@ -1,11 +1,11 @@
 """What the demonstration works on: real terrain, as large as the free shared memory allows.
 
-The terrain is `jacksboro_fault_dem.npz`, which matplotlib ships as sample data: a piece of the SRTM elevation model
-around the Jacksboro fault in Tennessee, 344 x 403 cells of 3 arc seconds, in whole metres. Mirrored tiles of
-it make a mosaic without cliffs at the seams.
+The terrain is `jacksboro_fault_dem.npz`, which matplotlib ships as sample data: a piece of the SRTM elevation
+model around the Jacksboro fault in Tennessee, 344 x 403 cells of 3 arc seconds, in whole metres. Mirrored
+tiles of it make a mosaic without cliffs at the seams.
 
-Invariant: a mosaic is whole tiles, at least one, and everything the demonstration allocates for it fits into what
-was free when it was planned.
+Invariant: a mosaic is whole tiles, at least one, and everything the demonstration allocates for it fits into
+what was free when it was planned.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FEET_PER_METRE = 1 / 0.3048
 #: Metres in a degree of latitude, and in one of longitude at the equator.
 _METRES_PER_DEGREE = 111_200.0
 
-#: Shared bytes the demonstration holds at its fullest for each byte of the mosaic: the elevations and the slope in
-#: float32, the shade and two versions of the soft shade in one byte each: (4 + 4 + 3 * 1) / 4.
+#: Shared bytes the demonstration holds at its fullest for each byte of the mosaic: the elevations and the
+#: slope in float32, the shade and two versions of the soft shade in one byte each: (4 + 4 + 3 * 1) / 4.
 SHARED_PER_MOSAIC_BYTE = 2.75
 
 #: What is left to the other programs of the machine.

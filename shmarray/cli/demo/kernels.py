@@ -1,11 +1,12 @@
 """The arithmetic of the demonstration, as loops that numba compiles.
 
 Slope and shade follow Horn's method (B. K. P. Horn, "Hill shading and the reflectance map", Proc. IEEE 69,
-1981), as GDAL and ArcGIS do: a gradient from the eight neighbours, weighted 1-2-1. The shade needs no angle, since
-the cosine of the angle between the ground and the sun is a scalar product of their unit vectors.
+1981), as GDAL and ArcGIS do: a gradient from the eight neighbours, weighted 1-2-1. The shade needs no angle,
+since the cosine of the angle between the ground and the sun is a scalar product of their unit vectors.
 
-Invariant: one loop serves the workers and the threads, so that a difference in time is one of the machinery (and of
-how `arctan` is computed). Every number in the loops is a float32: a literal would make numba compute in float64.
+Invariant: one loop serves the workers and the threads, so that a difference in time is one of the machinery
+(and of how `arctan` is computed). Every number in the loops is a float32: a literal would make numba compute
+in float64.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 
 __all__ = ["Light", "Loop", "loops", "suns"]
 
-#: A loop over the rows `first:last` of `ground` that writes the same rows of `out`. Beyond the edges of `ground`, its
-#: outermost cells go on.
+#: A loop over the rows `first:last` of `ground` that writes the same rows of `out`. Beyond the edges of
+#: `ground`, its outermost cells go on.
 Loop = Callable[[Any, Any, int, int], None]
 
 
@@ -75,7 +76,8 @@ def loops(cell_x: float, cell_y: float, exaggeration: float) -> tuple[Loop, Loop
     -------
     slope, shade, soft_shade
         `slope` writes degrees as float32; `shade` writes 0 to 255 as uint8; `soft_shade(count)` is a
-        loop that writes the mean shade of `count` suns: the same gradient, and as much arithmetic as one likes.
+        loop that writes the mean shade of `count` suns: the same gradient, and as much arithmetic as one
+        likes.
     """
     per_x, per_y = np.float32(1 / (8 * cell_x)), np.float32(1 / (8 * cell_y))
     stretch_x, stretch_y = np.float32(exaggeration / (8 * cell_x)), np.float32(exaggeration / (8 * cell_y))
@@ -96,7 +98,9 @@ def loops(cell_x: float, cell_y: float, exaggeration: float) -> tuple[Loop, Loop
         return np.uint8(max(lit, zero) * white + half)
 
     def soft_shade(count: int) -> Loop:
-        lights = tuple((np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(_SUNS))
+        lights = tuple(
+            (np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(_SUNS)
+        )
         turns = count // _SUNS
         share = np.float32(1 / (turns * _SUNS))
 
@@ -137,7 +141,8 @@ def _over_rows(value: Any) -> Any:
             line = out[i]
             x, y = rises(north, here, south, 0, 0, min(1, end))
             line[0] = value(x, y)
-            # Counted from 0, so that numba sees that no index is negative: otherwise the loop does not vectorise.
+            # Counted from 0, so that numba sees that no index is negative: otherwise the loop does not
+            # vectorise.
             for west in range(end - 1):
                 x, y = rises(north, here, south, west, west + 1, west + 2)
                 line[west + 1] = value(x, y)

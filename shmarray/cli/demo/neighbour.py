@@ -1,10 +1,11 @@
 """The second program of the demonstration: it opens an array by name and changes it, with no copy.
 
-Run as `python -m shmarray.cli.demo.neighbour NAME RISE`. It shares nothing with the first program but the name:
-another interpreter, started afresh. It adds RISE to every element and prints what it saw as JSON.
+Run as `python -m shmarray.cli.demo.neighbour NAME RISE`. It shares nothing with the first program but the
+name: another interpreter, started afresh. It adds RISE to every element and prints what it saw as JSON.
 
-That nothing was copied is the kernel's word, not ours: the device and inode that lie behind the address of the data
-(/proc/self/maps), and the private memory of the process (RssAnon) before and after every page was touched.
+That nothing was copied is the kernel's word, not ours: the device and inode that lie behind the address of
+the data (/proc/self/maps), and the private memory of the process (RssAnon) before and after every page was
+touched.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The same steps in plain NumPy and in numba's threads, on the same pages: what ours is compared with.
 
-NumPy works through blocks of rows that fit into a core's cache: faster than the usual whole-array expressions, and
-without their temporaries of the array's size. The threads run the very loops that our workers run.
+NumPy works through blocks of rows that fit into a core's cache: faster than the usual whole-array
+expressions, and without their temporaries of the array's size. The threads run the very loops that our
+workers run.
 
-Invariant: no handicap. Peers write into memory that has been touched before, and are compiled before they are timed.
+Invariant: no handicap. Peers write into memory that has been touched before, and are compiled before they are
+timed.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ class NumpyPeer:
 
     @staticmethod
     def count_steep(slope: np.ndarray, limit: float) -> int:
-        return sum(int(np.count_nonzero(slope[first:last] > limit)) for first, last in _blocks(slope.shape[0]))
+        return sum(
+            int(np.count_nonzero(slope[first:last] > limit)) for first, last in _blocks(slope.shape[0])
+        )
 
 
 class ThreadsPeer:
@@ -165,8 +169,8 @@ def _compile_threads() -> tuple[Any, Any, Any, Any]:
 def write_edges(loop: Callable[[np.ndarray, np.ndarray], None], ground: np.ndarray, out: np.ndarray) -> None:
     """Do the outermost rows and columns, as if the border cells went on outside.
 
-    `loop(ground, out)` writes the inner cells of its ground alone: NumPy does the inside in one go, which is what is
-    timed, and the rim by this.
+    `loop(ground, out)` writes the inner cells of its ground alone: NumPy does the inside in one go, which is
+    what is timed, and the rim by this.
     """
     for rows, keep in ((slice(0, 2), 0), (slice(-2, None), -1)):
         ring = np.pad(ground[rows], ((1, 1), (1, 1)), mode="edge")

@@ -1,14 +1,13 @@
 """The hillshade as a picture: one tile of the terrain in full, and the whole mosaic it is a part of.
 
-The relief is the elevation in colours, multiplied by the shade that the workers computed. The mosaic has more cells
-than a picture has dots, so each of its dots is the mean of the cells it covers: taking every n-th cell instead would
-show patterns that are not in the ground.
+The relief is the elevation in colours, multiplied by the shade that the workers computed. The mosaic has more
+cells than a picture has dots, so each of its dots is the mean of the cells it covers: taking every n-th cell
+instead would show patterns that are not in the ground.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["block_mean", "write_picture"]
 
-#: Heights in feet where the colours of the map change hue, low to high, and the colours: valley green to bare rock.
+#: Heights in feet where the colours of the map change hue, low to high, and the colours: valley green to bare
+#: rock.
 _TINTS = ("#5b8c5a", "#8fae6b", "#c9c78a", "#d9b678", "#b98a5e", "#a27d67", "#d8cfc4", "#f7f4ef")
 
 #: Dots along the longer side of the small map of the whole mosaic.
@@ -94,8 +94,10 @@ def write_picture(
     tall = rows * cell_m[1] / (columns * cell_m[0])  # height of a tile's panel by its width
 
     def panel(left: float, top: float, width: float, height: float, title: str) -> Axes:
-        """Axes at a place given in inches from the upper left corner, with a title above and nothing around."""
-        axes = figure.add_axes((left / _WIDTH, 1 - (top + height) / _HEIGHT, width / _WIDTH, height / _HEIGHT))
+        """Axes at a place in inches from the upper left corner, with a title and nothing else around."""
+        axes = figure.add_axes(
+            (left / _WIDTH, 1 - (top + height) / _HEIGHT, width / _WIDTH, height / _HEIGHT)
+        )
         axes.set_title(title, loc="left", fontsize=9.5, color=_INK)
         axes.set_axis_off()
         return axes
@@ -114,19 +116,27 @@ def write_picture(
     slopes = panel(left, 0.6, width, height, "slope, 0 (dark) to 30 degrees (bright)")
     slopes.imshow(slope_deg[one], aspect="auto", cmap="inferno", vmin=0, vmax=30)
 
-    across, down = (length // size for length, size in zip(heights_ft.shape[::-1], (columns, rows), strict=True))
+    across, down = (
+        length // size for length, size in zip(heights_ft.shape[::-1], (columns, rows), strict=True)
+    )
     factor = max(1, -(-max(heights_ft.shape) // _OVERVIEW_DOTS))
     title = f"all {down} x {across} mirrored tiles: {heights_ft.shape[0]:,} x {heights_ft.shape[1]:,} cells"
     overview = panel(left, 0.6 + height + 0.45, width, main_height - height - 0.45 - 0.6, title)
     small = relief(block_mean(heights_ft, factor), block_mean(shade, factor))
     overview.imshow(small, aspect=cell_m[1] / cell_m[0], interpolation="nearest")
     overview.set_anchor("NW")
-    frame = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], dtype=np.float64) / factor - 0.5
+    frame = (
+        np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], dtype=np.float64) / factor - 0.5
+    )
     overview.plot(frame[:, 0], frame[:, 1], color="#c1272d", linewidth=1.5, clip_on=False)
 
-    key = figure.add_axes((left / _WIDTH, 1 - (0.6 + main_height - 0.22) / _HEIGHT, width / _WIDTH, 0.12 / _HEIGHT))
+    key = figure.add_axes(
+        (left / _WIDTH, 1 - (0.6 + main_height - 0.22) / _HEIGHT, width / _WIDTH, 0.12 / _HEIGHT)
+    )
     legend = figure.colorbar(ScalarMappable(scale, colours), cax=key, orientation="horizontal")
-    legend.set_label(f"elevation in feet (1,000 ft = {1000 / FEET_PER_METRE:.0f} m)", fontsize=8.5, color=_INK)
+    legend.set_label(
+        f"elevation in feet (1,000 ft = {1000 / FEET_PER_METRE:.0f} m)", fontsize=8.5, color=_INK
+    )
     legend.ax.tick_params(labelsize=7.5, colors=_INK)
     legend.outline.set_visible(False)  # type: ignore[operator]
     figure.savefig(path, format="png")

@@ -1,7 +1,7 @@
 """What the demonstration says: progress as it goes, the table of times, and the list of checks.
 
-Invariant: the exit status follows from the list of checks alone, and each check that was begun is on it: one that
-raises is one that did not hold.
+Invariant: the exit status follows from the list of checks alone, and each check that was begun is on it: one
+that raises is one that did not hold.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Report:
         start = time.perf_counter()
         with self.console.status(f"{title} ..."):
             yield
-        self.console.print(f"[dim]{self.elapsed_s:5.1f} s[/]  {title} [dim]({time.perf_counter() - start:.1f} s)[/]")
+        self.console.print(
+            f"[dim]{self.elapsed_s:5.1f} s[/]  {title} [dim]({time.perf_counter() - start:.1f} s)[/]"
+        )
 
     def say(self, text: str) -> None:
         """A line of explanation under the step."""
@@ -80,7 +82,7 @@ class Report:
             title=f"Each step beside its peers: same data, same run, {lanes} lanes",
             title_justify="left",
             caption=(
-                f"GB/s: bytes read and written once, by the time of shmarray. Copy on all cores in this run: "
+                f"GB/s: bytes read and written once, by the time of shmarray. The best copy in this run: "
                 f"{self.copy_bandwidth / 1e9:.1f} GB/s."
             ),
             caption_justify="left",
