@@ -90,7 +90,7 @@ def info(name: str, as_json: bool) -> None:
     except ValueError as error:
         if isinstance(
             error, ShmArrayError
-        ):  # a corrupt segment is a ValueError too, and not the user's mistake
+        ):  # a corrupt segment is one too: no mistake of the user
             raise
         raise click.BadParameter(str(error), param_hint="NAME") from None
     if as_json:
