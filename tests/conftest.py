@@ -1,3 +1,156 @@
-"""Fixtures for every test: a namespace of its own, and nothing left behind."""
+"""Fixtures for every test: a namespace of its own, and nothing left behind.
+
+After each test: no segment of its namespace is left after gc, no child process, no descriptor. What
+lives longer than a test on purpose is known by name here, and nothing else is tolerated.
+"""
 
 from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import shmarray
+from shmarray import registry
+from shmarray.segment.mapping import DIRECTORY
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--storm-seconds",
+        type=float,
+        default=3.0,
+        help="how long each kill storm lasts (the nightly form: 600)",
+    )
+
+
+@pytest.fixture
+def storm_s(request: pytest.FixtureRequest) -> float:
+    """How long a kill storm is to last, in seconds."""
+    seconds: float = request.config.getoption("--storm-seconds")
+    return seconds
+
+
+def segment_files(namespace: str) -> list[str]:
+    """All files of a namespace but its lock."""
+    return sorted(
+        name
+        for name in os.listdir(DIRECTORY)
+        if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
+    )
+
+
+def children() -> set[int]:
+    """Pids of this process's children, zombies included, but the ones known to live on."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    after_name = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[1]) == os.getpid():
+                found.add(int(entry))
+    return found - known_children()
+
+
+def known_children() -> set[int]:
+    """Workers of the default pool, and the standard library's servants."""
+    known = set()
+    pool = sys.modules.get("shmarray.pool")
+    worker_pids: Callable[[], set[int]] | None = getattr(pool, "worker_pids", None)
+    if worker_pids is not None:
+        known |= set(worker_pids())
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None:
+        known.add(tracker._resource_tracker._pid)
+    server = sys.modules.get("multiprocessing.forkserver")
+    if server is not None:
+        known.add(server._forkserver._forkserver_pid)
+    return known
+
+
+def descriptors() -> dict[int, str]:
+    """Open descriptors and what they are, but the ones known to live on."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue  # the listing's own
+        if not is_known_descriptor(int(entry), target):
+            found[int(entry)] = target
+    return found
+
+
+def is_known_descriptor(fd: int, target: str) -> bool:
+    """The namespace's lock stays open between drops; the pool and the tracker keep theirs."""
+    if target.removesuffix(" (deleted)").endswith("~.lock"):
+        return True
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None and fd == tracker._resource_tracker._fd:
+        return True
+    server = sys.modules.get("multiprocessing.forkserver")
+    if server is not None and fd == server._forkserver._forkserver_alive_fd:
+        return True
+    pool = sys.modules.get("shmarray.pool")
+    held: Callable[[], set[int]] | None = getattr(pool, "held_descriptors", None)
+    return held is not None and fd in held()
+
+
+@pytest.fixture(autouse=True)
+def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The test's own namespace, here and in the processes it starts; checked to be empty at its end."""
+    name = f"t{os.getpid()}-{uuid.uuid4().hex[:10]}"
+    monkeypatch.setenv("SHMARRAY_NAMESPACE", name)
+    # Assigned, not `override`n: an override is a context variable, which new threads do not see.
+    before = shmarray.config.namespace
+    shmarray.config.namespace = name
+    gc.collect()
+    registry.trim()
+    open_before = descriptors()
+    try:
+        yield name
+        gc.collect()
+        registry.trim()
+        registry.gc()
+        left = segment_files(name)
+        opened = {fd: what for fd, what in descriptors().items() if open_before.get(fd) != what}
+        remaining = children()
+        for file_name in left:
+            os.unlink(f"{DIRECTORY}/{file_name}")  # the next test is not to suffer
+        assert not left, f"segments left after gc: {left}"
+        assert not remaining, f"child processes left: {remaining}"
+        assert not opened, f"descriptors left: {opened}"
+    finally:
+        shmarray.config.namespace = before
+
+
+def run_python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, in the test's namespace; its failure is the test's."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environ},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    """Poll under a watchdog."""
+    until_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until_s, "the condition did not come true"
+        os.sched_yield()

@@ -1,1 +1,37 @@
-"""."""
+"""All segments of a namespace: made, found, listed, reclaimed, reused.
+
+The only code that removes a segment's file. A namespace (`config.namespace`) is a prefix of file names;
+nothing here looks beyond it.
+"""
+
+from __future__ import annotations
+
+from shmarray.registry.attachment import adopt, attach
+from shmarray.registry.creation import create
+from shmarray.registry.listing import SegmentInfo, Usage, info, usage
+from shmarray.registry.listing import list_segments as list
+from shmarray.registry.reclaim import gc, unlink
+from shmarray.registry.references import SegmentReference, attach_reference, export, lent
+from shmarray.registry.store import store
+
+__all__ = [
+    "SegmentInfo",
+    "SegmentReference",
+    "Usage",
+    "adopt",
+    "attach",
+    "attach_reference",
+    "create",
+    "export",
+    "gc",
+    "info",
+    "lent",
+    "list",
+    "on_unmap",
+    "trim",
+    "unlink",
+    "usage",
+]
+
+on_unmap = store.on_unmap
+trim = store.trim

@@ -1,0 +1,340 @@
+"""How does a process come to hold a segment that another one made?
+
+::
+
+    open -> regular file, own uid, nobody else's mode bits -> shared lock -> still linked?
+    -> read the page -> say `exported` in it -> read the page again, unchanged -> map
+
+Invariant: between the shared lock and its look at the link count the attacher either holds a live
+segment or starts over, so it never returns one that has been destroyed. Between its two readings of the
+page the generation is even and the same, so it never returns pages that their owner has taken back for
+reuse: the owner makes the generation odd before it asks whether anybody has them open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shmarray.configuration import config
+from shmarray.errors import (
+    CorruptSegmentError,
+    OutOfSharedMemoryError,
+    SegmentAccessError,
+    SegmentNotFoundError,
+    ShmArrayError,
+)
+from shmarray.registry.creation import _segment_class
+from shmarray.registry.names import check_name, public_name
+from shmarray.registry.removal import OPEN_FLAGS, read_page
+from shmarray.registry.store import store
+from shmarray.segment import libc
+from shmarray.segment.descriptor import (
+    DESCRIPTOR_NBYTES,
+    EXPORTED,
+    USER_LOCK,
+    Descriptor,
+    Words,
+    is_known_layout,
+)
+from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
+from shmarray.segment.mapping import DIRECTORY, Mapping
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
+
+__all__ = ["adopt", "attach", "attach_file", "check_mode"]
+
+_PATIENCE_S = 10.0
+
+
+def check_mode(mode: str) -> str:
+    """One of np.memmap's modes, without ``"w+"``."""
+    if mode not in ("r+", "r", "c"):
+        raise ValueError(f'mode must be "r+", "r" (read-only) or "c" (copy-on-write); got {mode!r}')
+    return mode
+
+
+def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Segment:
+    """Map the segment of that name.
+
+    Parameters
+    ----------
+    name : str
+        The user's name, in `config.namespace`.
+    mode : {"r+", "r", "c"}
+        Shared and writable, read-only, or copy-on-write.
+    timeout_s : float, optional
+        Wait so long for the name to appear. None: do not wait.
+
+    Returns
+    -------
+    Segment
+        In mode ``"r+"``, on the pages this process has already, if it has.
+
+    Raises
+    ------
+    SegmentNotFoundError
+        No array is called so.
+    SegmentAccessError
+        The file is another user's, open to others, or no regular file.
+    CorruptSegmentError
+        Its descriptor cannot be believed.
+
+    Examples
+    --------
+    >>> from shmarray import registry
+    >>> made = registry.create(3, "i4", name="attach-example")
+    >>> attach("attach-example").descriptor.shape
+    (3,)
+    """
+    check_name(name)
+    check_mode(mode)
+    if not libc.LINUX:
+        raise ShmArrayError("shmarray shares arrays on Linux only; elsewhere it can be imported, no more")
+    namespace = config.namespace
+    file_name = public_name(namespace, name)
+    pause_s, until_s = 2e-4, None
+    while True:
+        if mode == "r+":
+            mapping = store.share(file_name)
+            if mapping is not None:
+                return _segment_class()._of(mapping, store)
+        try:
+            return attach_file(file_name, namespace, name, mode)
+        except SegmentNotFoundError:
+            if timeout_s is None:
+                raise
+            now = time.monotonic()
+            until_s = now + timeout_s if until_s is None else until_s
+            if now >= until_s:
+                raise
+            time.sleep(min(pause_s, until_s - now))
+            pause_s = min(2 * pause_s, 0.01)
+
+
+def attach_file(
+    file_name: str, namespace: str, label: str | None, mode: str, *, key: tuple[int, int] | None = None
+) -> Segment:
+    """Map a file of ours by its file name. With `key`, only that inode will do."""
+    segment_class = _segment_class()
+    path = f"{DIRECTORY}/{file_name}"
+    shown = label or file_name
+    until_s = 0.0
+    while True:
+        if ARMED:
+            reach("attach.open")
+        fd = _open(path, shown, namespace)
+        try:
+            size = _check_file(fd, path, shown)
+            if key is not None and (_key(fd) != key):
+                raise _not_found(shown, namespace)
+            if ARMED:
+                reach("attach.lock")
+            if _lock(fd, shown) and (found := _read(fd, size, shown, label)) is not None:
+                if ARMED:
+                    reach("attach.map")
+                mapping = _map(fd, size, found, mode, file_name, namespace)
+                store.admit(mapping)
+                if ARMED:
+                    reach("attach.done")
+                return segment_class._of(mapping, store)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        # Destroyed, or its owner is taking it back: look again, the name may be another's by now.
+        now = time.monotonic()
+        until_s = until_s or now + _PATIENCE_S
+        if now > until_s:
+            raise _not_found(shown, namespace)
+        time.sleep(0)
+
+
+def _key(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int:
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        raise _not_found(shown, namespace) from None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise OutOfSharedMemoryError(
+                f"no file descriptor is free to open array {shown!r}; raise the limit (ulimit -n)",
+                nbytes=0,
+                free_nbytes=0,
+                limit="file descriptors",
+            ) from error
+        reason = {
+            errno.ELOOP: "it is a symbolic link",
+            errno.EISDIR: "it is a directory",
+            errno.ENXIO: "it is no regular file",
+            errno.EACCES: "it belongs to another user",
+            errno.EPERM: "it belongs to another user",
+        }.get(error.errno or 0, error.strerror or "")
+        raise _refused(path, shown, reason) from error
+
+
+def _not_found(shown: str, namespace: str) -> SegmentNotFoundError:
+    return SegmentNotFoundError(
+        f"no array is called {shown!r} in namespace {namespace!r}: it was never created, was unlinked, "
+        "or its last holder has gone (keep=True lets an array outlive its holders); see `shmarray ls`",
+        name=shown,
+    )
+
+
+def _refused(path: str, shown: str, reason: str) -> SegmentAccessError:
+    return SegmentAccessError(
+        f"array {shown!r} cannot be opened: {path!r} is not a private file of user {os.geteuid()}: {reason}. "
+        "If it should not be there remove it, or choose another name or namespace",
+        name=shown,
+    )
+
+
+def _check_file(fd: int, path: str, shown: str, *, forbidden: int = 0o077) -> int:
+    """The size of a regular file that is ours alone."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise _refused(path, shown, "it is no regular file")
+    if status.st_uid != os.geteuid():
+        raise _refused(path, shown, f"it belongs to user {status.st_uid}")
+    if status.st_mode & forbidden:
+        raise _refused(path, shown, f"its mode is {stat.S_IMODE(status.st_mode):04o}, which lets others in")
+    return status.st_size
+
+
+def _lock(fd: int, shown: str) -> bool:
+    """Say that we are here. False when the file has been destroyed meanwhile."""
+    until_s = 0.0
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Somebody is about to remove it, for some microseconds; or is stopped there.
+            now = time.monotonic()
+            until_s = until_s or now + _PATIENCE_S
+            if now > until_s:
+                raise SegmentAccessError(
+                    f"array {shown!r} has been locked exclusively for {_PATIENCE_S:g} s by another process, "
+                    "probably a stopped one",
+                    name=shown,
+                ) from None
+            time.sleep(20e-6)
+            continue
+        return os.fstat(fd).st_nlink > 0
+
+
+def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None:
+    """The descriptor of a live segment; None when its owner is taking it back."""
+    if size < DESCRIPTOR_NBYTES or size % DESCRIPTOR_NBYTES:
+        raise CorruptSegmentError(
+            f"segment {shown!r} cannot be used: {size} bytes is no size of a segment; it was truncated, or "
+            "is another program's (shmarray.from_raw adopts such)",
+            name=shown,
+        )
+    page = read_page(fd, size)
+    if is_known_layout(page):
+        generation = Words.of_page(page).generation
+        if generation & 1:
+            return None
+        os.pwrite(fd, b"\1", size - DESCRIPTOR_NBYTES + EXPORTED)
+        libc.fence()  # our word before our second reading
+        again = read_page(fd, size)
+        if again[:USER_LOCK] != page[:USER_LOCK] or Words.of_page(again).generation != generation:
+            return None
+    descriptor = Descriptor.unpack(page, capacity=size - DESCRIPTOR_NBYTES, label=shown)
+    if name is not None and descriptor.name != name:
+        # Opened before its owner took it back and gave it another name: look again.
+        return None
+    return descriptor
+
+
+def _map(fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str, namespace: str) -> Mapping:
+    try:
+        address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
+    except OSError as error:
+        raise OutOfSharedMemoryError(
+            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
+            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+            nbytes=length,
+            free_nbytes=0,
+            limit="address space",
+        ) from error
+    if length >= 2 * 1024 * 1024:
+        libc.advise_huge(address, length)
+    mapping = Mapping(
+        address=address,
+        length=length,
+        capacity=length - DESCRIPTOR_NBYTES,
+        fd=fd,
+        key=_key(fd),
+        file_name=file_name,
+        namespace=namespace,
+        descriptor=descriptor,
+        mode=mode,
+    )
+    mapping.exported = True
+    return mapping
+
+
+def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
+    """Map a segment that another program made; we never remove or reuse it.
+
+    Parameters
+    ----------
+    file_name : str
+        As `multiprocessing.shared_memory.SharedMemory(name=...)` takes it.
+    nbytes : int
+        Bytes to use from its start.
+    mode : {"r+", "r", "c"}
+
+    Raises
+    ------
+    ValueError
+        When the segment has fewer bytes.
+    """
+    check_mode(mode)
+    if not isinstance(file_name, str):
+        raise TypeError(f"a segment's name must be a str; got {type(file_name).__name__}: {file_name!r}")
+    bare = file_name.removeprefix("/")
+    if not bare or "/" in bare or "\0" in bare or bare in (".", "..") or len(os.fsencode(bare)) > 255:
+        raise ValueError(f"{file_name!r} is no name of a segment: 1 to 255 bytes without a slash")
+    if not libc.LINUX:
+        raise ShmArrayError("shmarray shares arrays on Linux only; elsewhere it can be imported, no more")
+    segment_class = _segment_class()
+    path = f"{DIRECTORY}/{bare}"
+    flags = OPEN_FLAGS if mode == "r+" else OPEN_FLAGS & ~os.O_RDWR
+    fd = _open(path, bare, DIRECTORY, flags)
+    try:
+        size = _check_file(fd, path, bare, forbidden=0o022)
+        if size < nbytes:
+            raise ValueError(
+                f"segment {bare!r} has {size} bytes, {nbytes} are needed for this shape and dtype"
+            )
+        if not size:
+            raise ValueError(f"segment {bare!r} has no bytes yet; its maker has not given it a size")
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = Descriptor((nbytes,), np.dtype("u1"), nbytes)
+        mapping = _map(fd, size, descriptor, mode, bare, "")
+    except BlockingIOError:
+        os.close(fd)
+        raise SegmentAccessError(
+            f"segment {bare!r} is locked exclusively by another process; wait until it has done", name=bare
+        ) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    mapping.capacity = size
+    mapping.foreign = True
+    store.admit(mapping)
+    return segment_class._of(mapping, store)

@@ -1,0 +1,419 @@
+"""How does a segment come to be?
+
+::
+
+    check the arguments -> quota -> a kept mapping, or a new file:
+        O_TMPFILE -> reserve pages in slices -> shared lock -> map
+    -> write the descriptor -> (named) link to the public name, which fails when the name is taken
+
+Invariant: nothing half-made is visible. Killed before the link, a nameless file goes by itself; what has
+a name is reserved, locked and described. Where the file system offers no `O_TMPFILE` the file is made
+under a private name and renamed, and gc removes what a kill leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+import numpy as np
+
+from shmarray.configuration import config
+from shmarray.errors import (
+    OutOfSharedMemoryError,
+    SegmentAccessError,
+    SegmentExistsError,
+    SegmentNotFoundError,
+    ShmArrayError,
+)
+from shmarray.registry import reclaim
+from shmarray.registry.names import check_name, is_private, new_private_name, public_name
+from shmarray.registry.reserve import reserve
+from shmarray.registry.store import store
+from shmarray.segment import libc
+from shmarray.segment.descriptor import (
+    DESCRIPTOR_NBYTES,
+    GENERATION,
+    USER_LOCK,
+    WORDS,
+    Descriptor,
+)
+from shmarray.segment.dtypes import check_dtype
+from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
+from shmarray.segment.mapping import DIRECTORY, Mapping
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from shmarray.segment import Segment
+
+__all__ = ["check_shape", "create"]
+
+_HUGE_NBYTES = 2 * 1024 * 1024
+_O_TMPFILE = getattr(os, "O_TMPFILE", 0)
+_MAX_NBYTES = 2**63 - 2**20
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+
+IfExists = Literal["raise", "open", "replace"]
+
+
+def check_shape(shape: SupportsIndex | Sequence[SupportsIndex], itemsize: int) -> tuple[int, ...]:
+    """The shape as a tuple of ints whose array can exist; `TypeError` or `ValueError` otherwise.
+
+    Examples
+    --------
+    >>> check_shape(3, 8), check_shape((2, 0), 8)
+    ((3,), (2, 0))
+    >>> check_shape((2, -1), 8)
+    Traceback (most recent call last):
+    ValueError: a shape has no negative lengths; got (2, -1)
+    """
+    try:
+        lengths = (
+            (operator.index(shape),)
+            if isinstance(shape, SupportsIndex)
+            else tuple(operator.index(length) for length in shape)
+        )
+    except TypeError:
+        raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
+    if len(lengths) > 64:
+        raise ValueError(f"an array has at most 64 dimensions; got {len(lengths)}")
+    total = itemsize
+    for length in lengths:
+        if length < 0:
+            raise ValueError(f"a shape has no negative lengths; got {lengths}")
+        total *= length or 1  # NumPy, too, refuses what would overflow but for a zero
+    if total > _MAX_NBYTES:
+        raise ValueError(
+            f"an array of shape {lengths} with {itemsize} bytes an element would have {total} bytes, "
+            "more than an address can reach"
+        )
+    return lengths
+
+
+def create(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    dtype: npt.DTypeLike = float,
+    *,
+    name: str | None = None,
+    keep: bool = False,
+    chunks: tuple[int, ...] | None = None,
+    if_exists: IfExists = "raise",
+) -> Segment:
+    """Make a segment for an array of this shape and dtype.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+    dtype : dtype-like
+        Of the closed list in :mod:`shmarray.segment.dtypes`.
+    name : str, optional
+        Makes it findable in `config.namespace`.
+    keep : bool
+        Let it live until `unlink`, also without holders. Named ones only.
+    chunks : tuple of int, optional
+        Shape of one piece of work, noted in the descriptor.
+    if_exists : {"raise", "open", "replace"}
+        What to do when the name is taken: `SegmentExistsError`; attach (shape and dtype must be the
+        same); or take the name, while holders of the old segment keep that one.
+
+    Returns
+    -------
+    Segment
+        Its pages are reserved. `fresh` says whether they read as zero; otherwise the content is
+        undefined.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a shape, dtype or name that cannot be.
+    SegmentExistsError
+        When the name is taken and `if_exists` is ``"raise"``.
+    OutOfSharedMemoryError
+        When the pages cannot be reserved, or `config.max_nbytes` would be passed.
+
+    Examples
+    --------
+    >>> segment = create((2, 3), "f4")
+    >>> segment.nbytes, segment.user_name
+    (24, None)
+    """
+    kind = check_dtype(dtype)
+    lengths = check_shape(shape, kind.itemsize)
+    nbytes = kind.itemsize
+    for length in lengths:
+        nbytes *= length
+    if name is not None:
+        check_name(name)
+    elif keep or if_exists != "raise":
+        raise ValueError("keep and if_exists are for named arrays; give it a name")
+    if if_exists not in ("raise", "open", "replace"):
+        raise ValueError(f'if_exists must be "raise", "open" or "replace"; got {if_exists!r}')
+    if chunks is not None and (len(chunks) != len(lengths) or not all(piece > 0 for piece in chunks)):
+        raise ValueError(f"chunks must be {len(lengths)} positive lengths for shape {lengths}; got {chunks}")
+    if not libc.LINUX:
+        raise ShmArrayError(
+            "shmarray makes shared arrays on Linux only; elsewhere it can be imported, no more"
+        )
+    namespace = config.namespace
+    descriptor = Descriptor(lengths, kind, nbytes, chunks, name, bool(keep), time.time_ns(), os.getpid())
+    text = descriptor.pack()
+    while True:
+        if if_exists == "open" and name is not None:
+            opened = _open_same(name, lengths, kind)
+            if opened is not None:
+                return opened
+        reclaim.step(namespace)
+        mapping = _obtain(nbytes, namespace, nameless=name is None)
+        try:
+            _describe(mapping, descriptor, text)
+            if name is None or _claim(mapping, name, replace=if_exists == "replace"):
+                store.admit(mapping)
+                return _segment_class()._of(mapping, store)
+        except BaseException:
+            mapping.exported = True  # its state is uncertain
+            store.discard(mapping)
+            raise
+        # The name is taken. What we made goes back to the warm ones, or away.
+        store.admit(mapping)
+        store.release(mapping)
+        if if_exists == "raise":
+            raise SegmentExistsError(
+                f"there is an array called {name!r} in namespace {namespace!r} already; open it with "
+                'shmarray.open, or create with if_exists="open" or "replace"',
+                name=name,
+            )
+
+
+def _segment_class() -> type[Segment]:
+    # Loaded here, at the first segment; see the text of shmarray.segment.segment.
+    global _segment_class
+    from shmarray.segment.segment import Segment
+
+    store.start()
+    _segment_class = lambda: Segment  # noqa: E731
+    return Segment
+
+
+def _open_same(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Segment | None:
+    from shmarray.registry.attachment import attach
+
+    try:
+        found = attach(name)
+    except SegmentNotFoundError:
+        return None
+    if found.descriptor.shape != shape or found.descriptor.dtype != dtype:
+        raise ValueError(
+            f"array {name!r} exists with shape {found.descriptor.shape} and dtype {found.descriptor.dtype}, "
+            f'not {shape} and {dtype}; open it as it is, or create it with if_exists="replace"'
+        )
+    return found
+
+
+def _obtain(nbytes: int, namespace: str, *, nameless: bool) -> Mapping:
+    """A mapping of a file of our own with room for `nbytes`, kept or new, invisible to others."""
+    capacity = -(-nbytes // DESCRIPTOR_NBYTES) * DESCRIPTOR_NBYTES
+    mapping = store.take(capacity, namespace, nameless=nameless)
+    if mapping is not None:
+        mapping.fresh = False
+        return mapping
+    for attempt in range(2):
+        try:
+            _check_quota(capacity + DESCRIPTOR_NBYTES, namespace)
+            return _reserve_new(capacity, namespace)
+        except OutOfSharedMemoryError:
+            if attempt:
+                raise
+            # What is kept for reuse and what a crash has left go first.
+            store.trim()
+            reclaim.gc()
+    raise AssertionError
+
+
+def _check_quota(nbytes: int, namespace: str) -> None:
+    limit = config.max_nbytes
+    if limit is None:
+        return
+    from shmarray.registry.listing import used_nbytes
+
+    used = used_nbytes(namespace)
+    if used + nbytes > limit:
+        raise OutOfSharedMemoryError(
+            f"{nbytes} bytes of shared memory were asked for, and namespace {namespace!r} has {used} of the "
+            f"{limit} bytes that config.max_nbytes allows; drop arrays or raise it (SHMARRAY_MAX_NBYTES)",
+            nbytes=nbytes,
+            free_nbytes=max(0, limit - used),
+            limit="config.max_nbytes",
+        )
+
+
+def _reserve_new(capacity: int, namespace: str) -> Mapping:
+    length = capacity + DESCRIPTOR_NBYTES
+    fd, file_name = _open_new(namespace)
+    try:
+        if ARMED:
+            reach("create.reserve")
+        reserve(fd, length)
+        if ARMED:
+            reach("create.lock")
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        status = os.fstat(fd)
+        if file_name is not None and not status.st_nlink:
+            raise ShmArrayError("the new segment's file was removed while it was made; try again")
+        if ARMED:
+            reach("create.map")
+        try:
+            address = libc.map_descriptor(fd, length, writable=True)
+        except OSError as error:
+            raise OutOfSharedMemoryError(
+                f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
+                "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+                nbytes=length,
+                free_nbytes=0,
+                limit="address space",
+            ) from error
+    except BaseException:
+        os.close(fd)
+        if file_name is not None:
+            os.unlink(f"{DIRECTORY}/{file_name}")
+        raise
+    if length >= _HUGE_NBYTES:
+        libc.advise_huge(address, length)
+    mapping = Mapping(
+        address=address,
+        length=length,
+        capacity=capacity,
+        fd=fd,
+        key=(status.st_dev, status.st_ino),
+        file_name=file_name,
+        namespace=namespace,
+        descriptor=_NOTHING,
+        mode="r+",
+    )
+    mapping.owned = True
+    mapping.linkable = file_name is None
+    mapping.fresh = True
+    return mapping
+
+
+_NOTHING = Descriptor((), np.dtype("u1"), 1)
+
+
+def _open_new(namespace: str) -> tuple[int, str | None]:
+    """A new, empty file, without a name where that can be."""
+    if ARMED:
+        reach("create.open")
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        if _O_TMPFILE and not os.environ.get("SHMARRAY_NO_TMPFILE"):
+            try:
+                return os.open(DIRECTORY, flags | _O_TMPFILE, 0o600), None
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+        file_name = new_private_name(namespace)
+        return os.open(f"{DIRECTORY}/{file_name}", flags | os.O_CREAT | os.O_EXCL, 0o600), file_name
+    except OSError as error:
+        raise _not_opened(error) from error
+
+
+def _not_opened(error: OSError) -> ShmArrayError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutOfSharedMemoryError(
+            "no file descriptor is free for a new segment; raise the limit (ulimit -n) or close files",
+            nbytes=0,
+            free_nbytes=0,
+            limit="file descriptors",
+        )
+    if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
+        return OutOfSharedMemoryError(
+            f"{DIRECTORY} has no room for one more file (inodes or memory used up); drop arrays, "
+            "see `shmarray ls`",
+            nbytes=0,
+            free_nbytes=0,
+            limit=f"{DIRECTORY} inodes",
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return ShmArrayError(f"there is no {DIRECTORY}; mount a tmpfs there (docker run --shm-size=1g)")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SegmentAccessError(f"{DIRECTORY} is not writable: {error.strerror}", name=None)
+    return ShmArrayError(f"{DIRECTORY} takes no new segment: {error.strerror}")
+
+
+def _describe(mapping: Mapping, descriptor: Descriptor, text: bytes) -> None:
+    """Write the descriptor page. Nobody else sees it: nameless, privately named, or oddly numbered."""
+    if ARMED:
+        reach("create.describe")
+    mapping.descriptor = descriptor
+    generation = mapping.load(GENERATION)
+    mapping.write_page(text)
+    if not mapping.fresh:
+        mapping.clear_page(WORDS)
+    # Even again, and another: whoever has read the page before its last owner let go starts over.
+    mapping.store(GENERATION, (generation | 1) + 1)
+    libc.init_robust_mutex(mapping.page_address + USER_LOCK)
+
+
+def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
+    """Make the segment visible under its name; False when the name is taken."""
+    namespace = mapping.namespace
+    wanted = public_name(namespace, name)
+    if replace:
+        _replace(mapping, wanted)
+        return True
+    for attempt in range(2):
+        if ARMED:
+            reach("create.link")
+        try:
+            if mapping.file_name is None:
+                libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
+            else:
+                libc.rename_noreplace(mapping.path or "", f"{DIRECTORY}/{wanted}")
+        except FileExistsError:
+            # Perhaps a crash has left it.
+            if attempt or not reclaim.reclaim_name(wanted, namespace):
+                return False
+            continue
+        except OSError as error:
+            if mapping.file_name is None and error.errno in (errno.ENOENT, errno.EXDEV, errno.EPERM):
+                raise ShmArrayError(
+                    f"a new segment could not be given its name ({error.strerror}); shmarray needs /proc"
+                ) from error
+            if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                raise _not_opened(error) from error
+            raise
+        mapping.linkable = False
+        mapping.file_name = wanted
+        if ARMED:
+            reach("create.done")
+        return True
+    raise AssertionError
+
+
+def _replace(mapping: Mapping, wanted: str) -> None:
+    path = f"{DIRECTORY}/{wanted}"
+    if mapping.file_name is None:
+        hidden = new_private_name(mapping.namespace)
+        libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{hidden}")
+        mapping.linkable = False
+        mapping.file_name = hidden
+    assert is_private(mapping.file_name)
+    with store, store.names.held(mapping.namespace):
+        try:
+            old = os.stat(path, follow_symlinks=False)
+            os.rename(mapping.path or "", path)
+            store.forget_name(wanted, (old.st_dev, old.st_ino))
+        except FileNotFoundError:
+            os.rename(mapping.path or "", path)
+        except OSError as error:
+            raise SegmentAccessError(
+                f"{path!r} cannot be replaced: {error.strerror}; it is another user's, or no segment. "
+                "Remove it by hand if it should not be there, or choose another name",
+                name=wanted,
+            ) from error
+        mapping.file_name = wanted

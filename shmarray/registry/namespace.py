@@ -1,0 +1,132 @@
+"""Who may take a name away?
+
+Whoever holds the namespace's lock. Making a name needs no lock (a link that fails when the name is
+taken is the claim), but every removal looks first whether the name still means the same file, and
+between the look and the unlink another removal and a new creation could pass. So destroying, reclaiming,
+replacing and unlinking all hold this lock: a `flock` on the file `NAMESPACE~.lock`.
+
+The file goes with the last process of the namespace that ends cleanly. Invariant: the lock in force is
+that of the file now at the path; only its holder removes it, and whoever gets the lock of a file without
+a link looks again.
+
+Between the threads of this process the registry's own lock (:mod:`shmarray.registry.store`) excludes,
+and it is held whenever a function here is called.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from shmarray.errors import SegmentAccessError, ShmArrayError
+from shmarray.registry.names import lock_name
+from shmarray.segment.libc import fcntl
+from shmarray.segment.mapping import DIRECTORY
+
+__all__ = ["NamespaceBusyError", "NamespaceLock"]
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class NamespaceBusyError(ShmArrayError, TimeoutError):
+    """Another process has held the namespace's lock for long; it is probably stopped."""
+
+
+class NamespaceLock:
+    """The lock of one namespace at a time; `with lock.held(namespace):`.
+
+    The file of the namespace used last stays open, which saves five system calls at every drop.
+    """
+
+    def __init__(self) -> None:
+        self._namespace: str | None = None
+        self._fd = -1
+        self._depth = 0
+        self._held: str | None = None
+
+    def held(self, namespace: str, *, timeout_s: float = 10.0) -> NamespaceLock:
+        """Wait for the lock of `namespace`; release it by leaving the `with` block."""
+        if self._depth:
+            # A signal handler on top of a section of ours. The same namespace is ours already.
+            if self._held != namespace:
+                raise NamespaceBusyError(f"the lock of namespace {self._held!r} is held below this call")
+            self._depth += 1
+            return self
+        deadline = 0.0
+        pause_s = 20e-6
+        while True:
+            if namespace != self._namespace:
+                self.forget()
+                self._fd = _open(namespace)
+                self._namespace = namespace
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                now = time.monotonic()
+                deadline = deadline or now + timeout_s
+                if now > deadline:
+                    raise NamespaceBusyError(
+                        f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
+                        f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
+                    ) from None
+                time.sleep(pause_s)  # never a wait without end: this also runs when an array is dropped
+                pause_s = min(2 * pause_s, 2e-3)
+                continue
+            if os.fstat(self._fd).st_nlink:
+                break
+            os.close(self._fd)
+            self._namespace = None
+        self._depth = 1
+        self._held = namespace
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def forget(self) -> None:
+        """Close the file, and remove it when nobody else is in a section of this namespace."""
+        if self._namespace is None:
+            return
+        fd, namespace = self._fd, self._namespace
+        self._namespace = None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                os.unlink(f"{DIRECTORY}/{lock_name(namespace)}")
+        except OSError:
+            pass  # in use: its user, or the next gc, sees to it
+        os.close(fd)
+
+    def abandon_in_child(self) -> None:
+        """After a fork: the open file is the parent's; close it and unlock nothing."""
+        if self._namespace is not None:
+            os.close(self._fd)
+        self._namespace = None
+        self._depth = 0
+
+
+def _open(namespace: str) -> int:
+    path = f"{DIRECTORY}/{lock_name(namespace)}"
+    try:
+        fd = os.open(path, _FLAGS, 0o600)
+    except OSError as error:
+        raise _unusable(path, error.strerror or "it cannot be opened") from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(fd)
+        raise _unusable(path, f"it is not a regular file of user {os.geteuid()}")
+    return fd
+
+
+def _unusable(path: str, reason: str) -> SegmentAccessError:
+    return SegmentAccessError(
+        f"the namespace's lock {path!r} cannot be used: {reason}; remove it, or choose another "
+        "namespace (config.namespace, SHMARRAY_NAMESPACE)",
+        name=path,
+    )

@@ -1,0 +1,124 @@
+"""How does a segment get into another process without its bytes?
+
+As a :class:`SegmentReference`: file name, inode, time of creation. While a reference is on its way its
+segment is *in flight*: a deadline in the descriptor page keeps it from being destroyed when its sender
+drops it or ends, until one process has attached or `config.handle_ttl_s` have passed.
+
+Invariant: a reference attaches to the very segment it was made of, or raises; never to a namesake.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from shmarray.configuration import config
+from shmarray.errors import SegmentNotFoundError
+from shmarray.registry.attachment import adopt, attach_file, check_mode
+from shmarray.registry.creation import _segment_class
+from shmarray.registry.names import is_public, label_of
+from shmarray.registry.store import store
+from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
+from shmarray.segment.mapping import Mapping
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
+
+__all__ = ["SegmentReference", "attach_reference", "export", "lent", "reattach"]
+
+
+class SegmentReference(NamedTuple):
+    """Where a segment is, for another process of this machine. Small, and safe to pickle.
+
+    Attributes
+    ----------
+    file_name : str
+    namespace : str
+        Empty for a foreign segment.
+    key : tuple of int
+        Device and inode.
+    created_ns : int
+    nbytes : int
+        Bytes of data.
+    """
+
+    file_name: str
+    namespace: str
+    key: tuple[int, int]
+    created_ns: int
+    nbytes: int
+
+
+def export(segment: Segment) -> SegmentReference:
+    """A reference to the segment, which counts as in flight from now.
+
+    Publishes a nameless segment. Several references in flight share one deadline, the latest; the first
+    process that attaches ends it, so keep the array for several receivers.
+    """
+    mapping = segment.mapping
+    if mapping.foreign:
+        return SegmentReference(mapping.file_name or "", "", mapping.key, 0, segment.nbytes)
+    file_name = store.publish(mapping)
+    until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
+    _set_deadline(mapping, until_ns)
+    return SegmentReference(
+        file_name, mapping.namespace, mapping.key, mapping.descriptor.created_ns, segment.nbytes
+    )
+
+
+def _set_deadline(mapping: Mapping, until_ns: int) -> None:
+    if mapping.mode == "r+":
+        mapping.store(DEADLINE, until_ns)
+        return
+    fd = mapping.open_unlocked()
+    try:
+        os.pwrite(fd, until_ns.to_bytes(8, "little"), mapping.length - DESCRIPTOR_NBYTES + DEADLINE)
+    finally:
+        os.close(fd)
+
+
+def attach_reference(reference: SegmentReference, *, mode: str = "r+") -> Segment:
+    """Map the segment a reference was made of.
+
+    Raises
+    ------
+    SegmentNotFoundError
+        When it has gone meanwhile; the message says how that can be.
+    """
+    check_mode(mode)
+    file_name, namespace, key, created_ns, nbytes = reference
+    if not namespace:
+        return adopt(file_name, nbytes, mode=mode)
+    if mode == "r+":
+        mapping = store.share_key(key, created_ns)
+        if mapping is not None:
+            mapping.store(DEADLINE, 0)
+            return _segment_class()._of(mapping, store)
+    label = label_of(file_name) if is_public(file_name) else None
+    try:
+        segment = attach_file(file_name, namespace, label, mode, key=key)
+        if segment.descriptor.created_ns == created_ns:
+            _set_deadline(segment.mapping, 0)
+            return segment
+    except SegmentNotFoundError:
+        pass
+    raise SegmentNotFoundError(
+        f"the array behind this handle ({label or file_name!r}) has gone: its sender dropped it and either "
+        f"another process took the handle first or config.handle_ttl_s ({config.handle_ttl_s:g} s) passed, "
+        "or it was unlinked; keep the array until every receiver has attached",
+        name=label or file_name,
+    )
+
+
+def reattach(reference: SegmentReference, mode: str) -> Segment:
+    """What a pickled segment calls."""
+    return attach_reference(reference, mode=mode)
+
+
+def lent(segment: Segment) -> None:
+    """Say that worker processes map this segment through `open_unlocked`.
+
+    It stays reusable: they hear of its end through `on_unmap`, and are idle before it is reused.
+    """
+    segment.mapping.lent = True

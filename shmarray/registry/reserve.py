@@ -1,0 +1,179 @@
+"""Is there memory for a segment, and how do its pages become ours?
+
+A file made longer than memory has room for dies of SIGBUS at some later store. So pages are reserved
+before the segment exists for anybody, in slices, with a look at the headroom before each: past a
+memory control group's limit the kernel kills instead of refusing, and one long reservation holds up
+signals for more than a second.
+
+Invariant: either all pages are reserved, or :class:`OutOfSharedMemoryError` says which limit it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from shmarray.errors import OutOfSharedMemoryError
+from shmarray.segment.mapping import DIRECTORY
+
+__all__ = ["SLICE_NBYTES", "free_nbytes", "reserve"]
+
+SLICE_NBYTES = 8 * 1024 * 1024
+
+#: Kept free of every limit: page tables, the interpreter's own growth.
+_MARGIN_NBYTES = 16 * 1024 * 1024
+#: An answer is believed for so long, or until a slice has been taken on the strength of it.
+_BELIEVED_S = 0.25
+
+_CGROUP_ROOT = "/sys/fs/cgroup"
+
+
+class _Headroom:
+    """The least of what the limits leave, remembered for a moment."""
+
+    def __init__(self) -> None:
+        self._until_s = 0.0
+        self._left_nbytes = 0
+        self._limit = ""
+        self._groups: list[tuple[str, str, str]] | None = None
+
+    def left(self, nbytes: int) -> tuple[int, str]:
+        """Bytes left, with the name of the tightest limit, counting `nbytes` as taken if they fit."""
+        now = time.monotonic()
+        if now > self._until_s or nbytes > self._left_nbytes or nbytes >= SLICE_NBYTES:
+            self._look()
+            self._until_s = now + _BELIEVED_S
+        left = self._left_nbytes
+        if nbytes <= left:
+            self._left_nbytes -= nbytes
+        return left, self._limit
+
+    def _look(self) -> None:
+        filesystem = os.statvfs(DIRECTORY)
+        # The file system refuses by itself, so it needs no margin.
+        left, limit = filesystem.f_bavail * filesystem.f_frsize, DIRECTORY
+        for found, name in ((_available_nbytes(), "memory of the machine"), self._group_nbytes()):
+            if found - _MARGIN_NBYTES < left:
+                left, limit = found - _MARGIN_NBYTES, name
+        self._left_nbytes, self._limit = left, limit
+
+    def _group_nbytes(self) -> tuple[int, str]:
+        if self._groups is None:
+            self._groups = _memory_groups()
+        least, limit = 1 << 62, ""
+        for directory, limit_file, usage_file in self._groups:
+            maximum = _number(f"{directory}/{limit_file}")
+            if maximum is None or maximum >= 1 << 60:
+                continue
+            left = maximum - (_number(f"{directory}/{usage_file}") or 0)
+            if left < _MARGIN_NBYTES + SLICE_NBYTES:
+                left += _reclaimable_nbytes(directory)
+            if left < least:
+                least, limit = left, f"memory limit of the control group {directory}"
+        return least, limit
+
+
+_headroom = _Headroom()
+
+
+def _available_nbytes() -> int:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            text = file.read(512)
+        start = text.index(b"MemAvailable:") + 13
+        available = int(text[start : text.index(b"kB", start)]) * 1024
+    except (OSError, ValueError):
+        return 1 << 62
+    return available
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, "rb") as file:
+            return int(file.read(32))
+    except (OSError, ValueError):  # "max", or not there
+        return None
+
+
+def _reclaimable_nbytes(directory: str) -> int:
+    """Page cache of files: counted as used, given back when asked for. Shared memory is not in it."""
+    try:
+        with open(f"{directory}/memory.stat", "rb") as file:
+            fields = dict(line.split() for line in file.read().splitlines())
+        keys = (b"total_inactive_file", b"total_active_file")
+        if keys[0] not in fields:
+            keys = (b"inactive_file", b"active_file")
+        return sum(int(fields[key]) for key in keys)
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _memory_groups() -> list[tuple[str, str, str]]:
+    """The memory control groups of this process, innermost first, with the names of their files."""
+    found: list[tuple[str, str, str]] = []
+    try:
+        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            root, limit, usage = _CGROUP_ROOT, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = f"{_CGROUP_ROOT}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        path = path.rstrip("/")
+        while True:
+            # Inside a container the path may be that of the host, with only the root of it visible.
+            if os.path.exists(f"{root}{path}/{limit}"):
+                found.append((f"{root}{path}", limit, usage))
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+    return found
+
+
+def free_nbytes() -> int:
+    """Bytes that a new segment could take now, as far as known (up to 0.25 s old)."""
+    return max(0, _headroom.left(0)[0])
+
+
+def reserve(fd: int, nbytes: int) -> None:
+    """Reserve the first `nbytes` of the file, which it has afterwards.
+
+    Raises
+    ------
+    OutOfSharedMemoryError
+        With what was reserved so far still reserved: the caller drops the file.
+    """
+    offset = 0
+    while offset < nbytes:
+        count = min(SLICE_NBYTES, nbytes - offset)
+        # The whole of what is missing must fit, or a large request would fill memory before it fails.
+        left, limit = _headroom.left(count)
+        if nbytes - offset > left:
+            raise _out(nbytes, left + offset, limit)
+        try:
+            os.posix_fallocate(fd, offset, count)
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise _out(nbytes, 0, "RLIMIT_FSIZE (ulimit -f)") from error
+            if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
+                raise _out(nbytes, free_nbytes(), DIRECTORY) from error
+            raise
+        offset += count
+
+
+def _out(nbytes: int, left: int, limit: str) -> OutOfSharedMemoryError:
+    left = max(0, left)
+    return OutOfSharedMemoryError(
+        f"{nbytes} bytes of shared memory were asked for, {left} are free ({limit}); drop arrays, "
+        f"see `shmarray ls`, or enlarge it (docker run --shm-size, mount -o remount,size=... {DIRECTORY})",
+        nbytes=nbytes,
+        free_nbytes=left,
+        limit=limit,
+    )

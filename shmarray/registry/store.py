@@ -1,0 +1,434 @@
+"""What does this process hold, and what becomes of it at the end?
+
+One :class:`Store` a process: the mappings that arrays use, by inode and by name, and those kept for
+reuse. A mapping's end is one of three: kept warm (made here, never known to anybody else), unmapped
+(others hold it, or it shall be kept), or destroyed with its file by the last holder.
+
+Invariants
+----------
+* A mapping is kept for reuse only when no other process can have its pages: never exported, never
+  alive across a fork, and no other open file on its inode. The last is the kernel's word: a write lease
+  is granted beside no other opener. Before that question the generation word turns odd, and whoever
+  attaches looks at it after opening, so one of the two sees the other
+  (tests/registry/test_recycling.py races them).
+* One lock guards everything here; under it no array is unmapped and no page reserved. `__del__` may
+  run anywhere, also inside a locked section of its own thread: it only queues the mapping, and whoever
+  leaves the lock last empties the queue.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from shmarray.configuration import config
+from shmarray.errors import SegmentNotFoundError, ShmArrayError
+from shmarray.registry import reserve
+from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
+from shmarray.registry.namespace import NamespaceLock
+from shmarray.registry.removal import destroy, destroy_held
+from shmarray.segment import libc
+from shmarray.segment.descriptor import EXPORTED, GENERATION
+from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
+from shmarray.segment.mapping import DIRECTORY, Mapping
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
+
+__all__ = ["Store", "store"]
+
+_GIB = 1 << 30
+#: More than this many kept mappings would only be descriptors spent.
+_MAX_PARKED = 256
+#: How much larger than asked for a reused mapping may be: a quarter.
+_SLACK_SHIFT = 2
+
+_SETLEASE, _SETSIG, _SIGURG = 1024, 10, 23
+
+
+class Store:
+    """See the module's text. Every public method takes the lock itself unless it says otherwise."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.names = NamespaceLock()
+        #: Shared writable mappings in use, by inode.
+        self.live: dict[tuple[int, int], Mapping] = {}
+        #: The same by file name.
+        self.named: dict[str, Mapping] = {}
+        #: All mappings with a descriptor, oldest first (a dict for its order).
+        self.with_fd: dict[Mapping, None] = {}
+        #: Kept for reuse, oldest first.
+        self.parked: dict[Mapping, None] = {}
+        self.parked_nbytes = 0
+        self._pending: deque[Mapping] = deque()
+        self._watchers: list[Callable[[tuple[int, int]], None]] = []
+        self._hooked = False
+        self._finalized_in = 0
+        self._fd_budget = 0
+        self._closed = False
+
+    # -- beginnings -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Hook into fork and exit; at the first segment, not at import."""
+        if not self._hooked:
+            self._hooked = True
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+        # multiprocessing's children skip atexit but run these; the main process runs them from atexit.
+        from multiprocessing.util import Finalize
+
+        pid = os.getpid()
+        if self._finalized_in != pid:
+            self._finalized_in = pid
+            self._closed = False
+            Finalize(None, self.close, exitpriority=-100)
+
+    def take(self, capacity: int, namespace: str, *, nameless: bool) -> Mapping | None:
+        """A kept mapping for a segment of `capacity` bytes, or None. Its pages are as they were left."""
+        if not self.parked:
+            return None
+        most = capacity + (capacity >> _SLACK_SHIFT)
+        best: Mapping | None = None
+        with self:
+            for mapping in reversed(self.parked):
+                if not capacity <= mapping.capacity <= most:
+                    continue
+                if mapping.file_name is not None and mapping.namespace != namespace:
+                    continue
+                if best is None or mapping.capacity < best.capacity:
+                    best = mapping
+                if mapping.capacity == capacity and (mapping.linkable or not nameless):
+                    best = mapping
+                    break
+            if best is not None:
+                self._unpark(best)
+                best.namespace = namespace
+        return best
+
+    def admit(self, mapping: Mapping) -> None:
+        """Count one more segment for a mapping, new or in use."""
+        with self:
+            mapping.count += 1
+            if mapping.count == 1:
+                if mapping.mode == "r+":
+                    self.live.setdefault(mapping.key, mapping)
+                    if mapping.file_name is not None:
+                        self.named[mapping.file_name] = mapping
+                if mapping.fd >= 0 and mapping not in self.with_fd:
+                    self.with_fd[mapping] = None
+                    self._keep_fd_budget()
+
+    def share(self, file_name: str) -> Mapping | None:
+        """The mapping in use of the file now at that name, counted once more."""
+        if file_name not in self.named:
+            return None
+        with self:
+            mapping = self.named.get(file_name)
+            if mapping is None:
+                return None
+            try:
+                status = os.stat(f"{DIRECTORY}/{file_name}", follow_symlinks=False)
+            except OSError:
+                return None
+            if (status.st_dev, status.st_ino) != mapping.key:
+                return None
+            mapping.count += 1
+            return mapping
+
+    def share_key(self, key: tuple[int, int], created_ns: int) -> Mapping | None:
+        """The mapping in use of that inode, counted once more."""
+        with self:
+            mapping = self.live.get(key)
+            if mapping is None or (created_ns and mapping.descriptor.created_ns != created_ns):
+                return None
+            mapping.count += 1
+            return mapping
+
+    # -- what segments ask (Owner) --------------------------------------------------------------
+
+    def release(self, mapping: Mapping) -> None:
+        """One segment fewer stands for this mapping. Safe from `__del__`, anywhere."""
+        self._pending.append(mapping)
+        try:
+            self._drain()
+        except Exception:
+            # While the interpreter goes down modules lose their contents; the kernel unmaps, gc removes.
+            if not self._closed:
+                raise
+
+    def publish(self, mapping: Mapping) -> str:
+        """The file's name, given now if there is none; the pages count as exported."""
+        with self:
+            self.mark_exported(mapping)
+            name = mapping.file_name
+            if name is not None and not is_private(name):
+                return name
+            wanted = new_unnamed_name(mapping.namespace)
+            if name is not None:
+                libc.rename_noreplace(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{wanted}")
+                self.named.pop(name, None)
+            elif mapping.linkable and mapping.fd >= 0:
+                libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
+                mapping.linkable = False
+            else:
+                label = mapping.descriptor.name
+                raise SegmentNotFoundError(
+                    f"array {label!r} was unlinked, so no other process can find it; keep its name "
+                    "until the others have attached",
+                    name=label,
+                )
+            mapping.file_name = wanted
+            if mapping.mode == "r+":
+                self.named[wanted] = mapping
+            return wanted
+
+    def unlink(self, mapping: Mapping) -> None:
+        """Remove the file's name."""
+        from shmarray.registry.reclaim import unlink_file
+
+        name = mapping.file_name
+        if name is None:
+            if mapping.linkable:
+                return  # nameless: there is nothing to remove
+            raise SegmentNotFoundError(
+                f"array {mapping.descriptor.name!r} was unlinked before", name=mapping.descriptor.name
+            )
+        unlink_file(name, mapping.namespace, mapping.descriptor.name, key=mapping.key)
+
+    def reduce(self, segment: Segment) -> tuple[Callable[..., Segment], tuple[Any, ...]]:
+        """Pickle a segment as a reference to it."""
+        from shmarray.registry.references import export, reattach
+
+        return reattach, (export(segment), segment.mode)
+
+    def mark_exported(self, mapping: Mapping) -> None:
+        """From now on other processes may know these pages."""
+        if not mapping.exported:
+            mapping.exported = True
+            if not mapping.foreign and mapping.mode == "r+":
+                mapping.store(EXPORTED, 1)
+
+    def forget_name(self, file_name: str, key: tuple[int, int]) -> None:
+        """The name was removed or replaced by this process. Called with the lock held."""
+        mapping = self.named.get(file_name)
+        if mapping is not None and mapping.key == key:
+            del self.named[file_name]
+            mapping.file_name = None
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.lock.release()
+        if self._pending:
+            self._drain()
+
+    def _drain(self) -> None:
+        # `_is_owned`: this may be the garbage collector inside a locked section of this very thread;
+        # the section's end drains. A lock held by another thread: that thread's section end drains.
+        while self._pending and not self.lock._is_owned():  # type: ignore[attr-defined]
+            if not self.lock.acquire(blocking=False):
+                return
+            try:
+                ended = self._take_ended()
+            finally:
+                self.lock.release()
+            for mapping in ended:
+                self.discard(mapping)
+
+    def _take_ended(self) -> list[Mapping]:
+        """Count the pending releases; park what can be, and return what is to be discarded."""
+        ended: list[Mapping] = []
+        while self._pending:
+            mapping = self._pending.popleft()
+            mapping.count -= 1
+            if mapping.count:
+                continue
+            if self.live.get(mapping.key) is mapping:
+                del self.live[mapping.key]
+            name = mapping.file_name
+            if name is not None and self.named.get(name) is mapping:
+                del self.named[name]
+            if self._may_park(mapping) and self._withdraw(mapping):
+                self.parked[mapping] = None
+                self.parked_nbytes += mapping.length
+                ended += self._over_limit()
+            else:
+                ended.append(mapping)
+        return ended
+
+    def _may_park(self, mapping: Mapping) -> bool:
+        if not mapping.owned or mapping.exported or mapping.descriptor.keep or self._closed:
+            return False
+        return mapping.length <= self._limit_nbytes()
+
+    def _limit_nbytes(self) -> int:
+        limit = config.recycle_nbytes
+        if limit is None:
+            return min(_GIB, (reserve.free_nbytes() + self.parked_nbytes) >> 3)
+        return int(limit)
+
+    def _withdraw(self, mapping: Mapping) -> bool:
+        """Take a file out of everybody's sight for reuse. False when somebody else may have its pages."""
+        name = mapping.file_name
+        if name is None:
+            return mapping.linkable  # nobody else ever could; without a link for ever it is of no use
+        if is_private(name):
+            return True
+        if mapping.fd < 0:
+            return False
+        generation = mapping.load(GENERATION)
+        try:
+            with self.names.held(mapping.namespace, timeout_s=0.5):
+                if not os.fstat(mapping.fd).st_nlink:
+                    mapping.file_name = None
+                    return False
+                mapping.store(GENERATION, generation + 1)
+                libc.fence()  # our odd generation before our reading of their word; see `attach`
+                if mapping.load(EXPORTED) or not (mapping.lent or _is_sole_opener(mapping.fd)):
+                    mapping.store(GENERATION, generation + 2)
+                    return False
+                hidden = new_private_name(mapping.namespace)
+                os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
+                mapping.file_name = hidden
+                return True
+        except (OSError, ShmArrayError):
+            if mapping.load(GENERATION) & 1:
+                mapping.store(GENERATION, generation + 2)
+            return False
+
+    def _unpark(self, mapping: Mapping) -> None:
+        del self.parked[mapping]
+        self.parked_nbytes -= mapping.length
+
+    def _over_limit(self) -> list[Mapping]:
+        limit = self._limit_nbytes()
+        out: list[Mapping] = []
+        while self.parked and (self.parked_nbytes > limit or len(self.parked) > _MAX_PARKED):
+            oldest = next(iter(self.parked))
+            self._unpark(oldest)
+            out.append(oldest)
+        return out
+
+    def trim(self, nbytes: int = 0) -> int:
+        """Give memory kept for reuse back until at most `nbytes` are kept; returns the bytes given back."""
+        out: list[Mapping] = []
+        with self:
+            while self.parked and self.parked_nbytes > nbytes:
+                oldest = next(iter(self.parked))
+                self._unpark(oldest)
+                out.append(oldest)
+        for mapping in out:
+            self.discard(mapping)
+        return sum(mapping.length for mapping in out)
+
+    def discard(self, mapping: Mapping) -> None:
+        """Unmap, and destroy the file if nobody else holds it. Called without the lock."""
+        key, name = mapping.key, mapping.file_name
+        if ARMED:
+            reach("detach.unmap")
+        libc.unmap(mapping.address, mapping.length)
+        self.with_fd.pop(mapping, None)
+        if mapping.fd >= 0:
+            if ARMED:
+                reach("detach.close")
+            os.close(mapping.fd)
+            mapping.fd = -1
+        for callback in self._watchers:
+            callback(key)
+        if name is None or mapping.foreign or mapping.descriptor.keep:
+            return
+        with suppress(OSError, ShmArrayError), self:  # the next gc sees to it
+            destroy(self.names, name, mapping.namespace, key)
+            if self._closed:
+                self.names.forget()
+
+    def on_unmap(self, callback: Callable[[tuple[int, int]], None]) -> None:
+        """Have `callback(key)` called whenever a mapping's pages leave this process for good."""
+        self._watchers.append(callback)
+
+    # -- descriptors ----------------------------------------------------------------------------
+
+    def _keep_fd_budget(self) -> None:
+        """At most a quarter of the descriptors are ours; the oldest segments give theirs up."""
+        if not self._fd_budget:
+            # Read once: a limit raised later only makes us modest.
+            self._fd_budget = max(16, os.sysconf("SC_OPEN_MAX") // 4)
+        while len(self.with_fd) > self._fd_budget:
+            oldest = next(iter(self.with_fd))
+            del self.with_fd[oldest]
+            if oldest.linkable and oldest.file_name is None:
+                # Without the descriptor it could never be named again, so give it a private name.
+                hidden = new_private_name(oldest.namespace)
+                libc.link_descriptor(oldest.fd, f"{DIRECTORY}/{hidden}")
+                oldest.linkable = False
+                oldest.file_name = hidden
+                if oldest.count and oldest.mode == "r+":
+                    self.named[hidden] = oldest
+            os.close(oldest.fd)  # the mapping keeps the open file, and with it the lock
+            oldest.fd = -1
+
+    # -- fork and exit --------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self.lock.acquire()
+        for mapping in self.live.values():
+            self.mark_exported(mapping)
+            mapping.forked = True
+
+    def _after_fork_in_parent(self) -> None:
+        self.lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self.lock = RLock()
+        self.names.abandon_in_child()
+        for mapping in self.live.values():
+            mapping.owned = False
+        # The parent goes on reusing what it keeps: drop the child's view of it, and touch no file.
+        for mapping in self.parked:
+            libc.unmap(mapping.address, mapping.length)
+            self.with_fd.pop(mapping, None)
+            if mapping.fd >= 0:
+                os.close(mapping.fd)
+        self.parked.clear()
+        self.parked_nbytes = 0
+
+    def close(self) -> None:
+        """At exit: leave nothing behind that nobody else holds. Views that still exist stay valid."""
+        self._closed = True
+        self._drain()
+        self.trim()
+        with self:
+            for mapping in list(self.live.values()):
+                if not mapping.forked and not mapping.foreign and not mapping.descriptor.keep:
+                    with suppress(OSError, ShmArrayError):  # the next gc sees to it
+                        destroy_held(self.names, mapping)
+            self.names.forget()
+
+
+def _is_sole_opener(fd: int) -> bool:
+    """Whether no other open file on this inode exists, in any process, by the kernel's count."""
+    try:
+        # The signal to a lease's holder would be SIGIO, which kills; SIGURG is ignored by default.
+        fcntl.fcntl(fd, _SETSIG, _SIGURG)
+        fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True
+
+
+#: The process's one store.
+store = Store()
