@@ -1,0 +1,129 @@
+"""The C library's function for the rare argument, without losing the vector loop for the others.
+
+`sin(1e300)` needs a reduction with a thousand bits of 2/pi; computing it for every lane and then discarding
+it would cost all users for the sake of almost none. A branch in the scalar function costs them even more:
+LLVM's vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if |x| <=
+limit else libm(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one
+branch, hardly ever taken. The call says so through LLVM's `vector-function-abi-variant` attribute, and the
+loop vectoriser calls the version of its width.
+
+Where LLVM does not take the hint the loop stays scalar and right. Lane by lane the versions agree, so results
+do not depend on the width.
+"""
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .._jit import intrinsic
+
+_LANES = {64: (2, 4, 8), 32: (4, 8, 16)}
+
+
+def _define(function: ir.Function, *, inline: bool) -> ir.IRBuilder:
+    """Mark a definition as pure and as mergeable with the same one of another module, and open its body."""
+    function.linkage = "linkonce_odr"
+    for attribute in ("alwaysinline" if inline else "noinline", "nounwind", "readnone"):
+        function.attributes.add(attribute)
+    return ir.IRBuilder(function.append_basic_block())
+
+
+def _outside(builder: ir.IRBuilder, x: ir.Value, limit: ir.Constant, minus_limit: ir.Constant) -> ir.Value:
+    return builder.or_(
+        builder.fcmp_ordered(">", x, limit),
+        builder.fcmp_ordered("<", x, minus_limit),
+    )
+
+
+def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
+    """Keep functions that nothing calls yet: the vectoriser looks for them by name."""
+    pointer = ir.IntType(8).as_pointer()
+    entries = [function.bitcast(pointer) for function in functions]
+    name = "llvm.compiler.used"
+    if name in module.globals:
+        entries = [*module.globals[name].initializer.constant, *entries]
+        del module.globals[name]
+    kept = ir.GlobalVariable(module, ir.ArrayType(pointer, len(entries)), name)
+    kept.linkage = "appending"
+    kept.section = "llvm.metadata"
+    kept.initializer = ir.Constant(kept.value_type, entries)
+
+
+def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Function:
+    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, the C library's `symbol(x)` elsewhere.
+
+    float32 gets the function of float64 too, rounded: the C library's own for float32 may be a unit off.
+    """
+    width = 32 if isinstance(real, ir.FloatType) else 64
+    name = f"shmarray_guard_{symbol}{width}"
+    if name in module.globals:
+        return module.globals[name]
+    double = ir.DoubleType()
+    exact = cgutils.get_or_insert_function(module, ir.FunctionType(double, [double]), symbol)
+
+    guard = ir.Function(module, ir.FunctionType(real, [real, real]), name)
+    builder = _define(guard, inline=False)
+    x, y = guard.args
+    with builder.if_then(
+        _outside(builder, x, ir.Constant(real, limit), ir.Constant(real, -limit)), likely=False
+    ):
+        if width == 32:
+            builder.ret(builder.fptrunc(builder.call(exact, [builder.fpext(x, double)]), real))
+        else:
+            builder.ret(builder.call(exact, [x]))
+    builder.ret(y)
+
+    versions = []
+    for lanes in _LANES[width]:
+        vector = ir.VectorType(real, lanes)
+        version = ir.Function(module, ir.FunctionType(vector, [vector, vector]), f"{name}_{lanes}")
+        builder = _define(version, inline=True)
+        x, y = version.args
+        limits = [ir.Constant(vector, [ir.Constant(real, value)] * lanes) for value in (limit, -limit)]
+        mask = builder.bitcast(_outside(builder, x, *limits), ir.IntType(lanes))
+        with builder.if_then(builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0)), likely=False):
+            result = y
+            for i in range(lanes):
+                lane = ir.Constant(ir.IntType(32), i)
+                value = builder.call(
+                    guard, [builder.extract_element(x, lane), builder.extract_element(y, lane)]
+                )
+                result = builder.insert_element(result, value, lane)
+            builder.ret(result)
+        builder.ret(y)
+        versions.append(version)
+    _keep(module, versions)
+    return guard
+
+
+def beyond(symbol: str, limit: float) -> Any:
+    """An intrinsic `(x, y) -> y`, or the C library's `symbol(x)` where `|x| > limit`."""
+
+    @intrinsic
+    def chosen(typing, x, y):
+        if x != y or x not in (types.float32, types.float64):
+            return None
+
+        def generate(context, builder, signature, args):
+            real = args[0].type
+            guard = _guard(builder.module, real, symbol, limit)
+            call = builder.call(guard, args)
+            # _ZGV: LLVM's own ABI ("_LLVM_"), unmasked (N), lanes, two vector parameters (vv).
+            variants = ",".join(
+                f"_ZGV_LLVM_N{lanes}vv_{guard.name}({guard.name}_{lanes})"
+                for lanes in _LANES[32 if isinstance(real, ir.FloatType) else 64]
+            )
+            # llvmlite's set of attributes admits the names it knows and prints whatever is in it.
+            set.add(call.attributes, f'"vector-function-abi-variant"="{variants}"')
+            return call
+
+        return x(x, y), generate
+
+    return chosen
