@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shmarray.jit.compilation import Code, compile, load
-    from shmarray.jit.policy import options
-    from shmarray.jit.functions import return_type, scalar
     from shmarray.jit.counters import Statistics, statistics
+    from shmarray.jit.functions import return_type, scalar
+    from shmarray.jit.identity import Fingerprint, fingerprint
+    from shmarray.jit.policy import options
 
-__all__ = ["Code", "Statistics", "compile", "load", "options", "return_type", "scalar", "statistics"]
+__all__ = [
+    "Code",
+    "Fingerprint",
+    "Statistics",
+    "compile",
+    "fingerprint",
+    "load",
+    "options",
+    "return_type",
+    "scalar",
+    "statistics",
+]
 
 _HOMES = {
     "Code": "compilation",
+    "Fingerprint": "identity",
     "Statistics": "counters",
     "compile": "compilation",
+    "fingerprint": "identity",
     "load": "compilation",
     "options": "policy",
     "return_type": "functions",

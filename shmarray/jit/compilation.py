@@ -1,21 +1,38 @@
-"""Where does the code of a driver come from: memory, disk, or the compiler?"""
+"""Where does the code of a driver come from: memory, disk, or the compiler?
+
+A *driver* is the loop around the user's function that the engine writes: it takes only int64 (addresses,
+counts) and returns one. It is compiled once, in the process that calls the kernel; workers are sent the
+machine code, or the driver itself where that cannot leave its process. A payload is eight bytes that say
+which, and a pickle.
+
+Invariant: the factory is called, and numba's compiler started, only when neither memory nor disk has the
+code.
+"""
 
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
+import numpy as np
+from numba import types
+from numba.core.registry import CPUDispatcher
 
-from shmarray.jit import objectcode
+from shmarray.errors import KernelCompileError
+from shmarray.jit import objectcode, shipping, store
+from shmarray.jit.counters import count, debug
+from shmarray.jit.environment import code_key
+from shmarray.jit.failures import compile_error
+from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import options
-from shmarray.jit.counters import count
 
 __all__ = ["Code", "compile", "load"]
 
 _MACHINE = b"shmjit-m"
 _SOURCE = b"shmjit-s"
+Driver = Callable[[], Callable[..., int]]
 
 
 class Code:
@@ -26,59 +43,151 @@ class Code:
     entry : callable
         Takes integers, returns an integer; releases the GIL.
     payload : bytes
-        What another process gives to :func:`load`.
+        What another process of this machine gives to :func:`load`.
+    is_machine_code : bool
+        False: the payload is the driver's source, compiled anew by every process that loads it.
     """
 
-    __slots__ = ("_payload", "entry")
+    __slots__ = ("_make_payload", "_payload", "entry", "is_machine_code")
 
-    def __init__(self, entry: Callable[..., int], payload: bytes) -> None:
+    def __init__(
+        self, entry: Callable[..., int], make_payload: Callable[[], bytes], *, is_machine_code: bool
+    ) -> None:
         self.entry = entry
-        self._payload = payload
+        self.is_machine_code = is_machine_code
+        self._make_payload: Callable[[], bytes] | None = make_payload
+        self._payload = b""
 
     @property
     def payload(self) -> bytes:
+        # Late: a program that runs in one process does not pay for it, and tables are copied only when they
+        # travel.
+        if self._make_payload is not None:
+            self._payload = self._make_payload()
+            self._make_payload = None
         return self._payload
 
 
-_memory: dict[Any, Code] = {}
+_memory: dict[bytes, tuple[Code, Fingerprint]] = {}
+#: Held while compiling (numba lets no more than one thread anyway): the others wait and find the result.
+_compiling = threading.RLock()
 
 
-def compile(  # the counterpart of `load`; it shadows the builtin only under this module's name
-    driver: Callable[[], Callable[..., int]], argtypes: Sequence[Any], *, key: Any, debug: bool = False
+def compile(  # the counterpart of `load`
+    driver: Driver, argtypes: Sequence[Any], *, key: object, debug: bool = False
 ) -> Code:
-    """Compile the function that `driver()` returns."""
-    key = (key, len(argtypes), debug)
-    code = _memory.get(key)
-    if code is not None:
-        count("loaded_from_memory")
-        return code
-    compiled = _compile(driver, len(argtypes), debug=debug)
-    try:
-        payload = _MACHINE + objectcode.extract(compiled).to_bytes()
-    except objectcode.UnshippableError:
-        import cloudpickle
+    """Return the compiled code of a driver.
 
-        payload = _SOURCE + cloudpickle.dumps((driver, len(argtypes), debug))
-    code = _memory[key] = Code(compiled.entry_point, payload)
-    return code
+    Parameters
+    ----------
+    driver
+        A factory, called only when the code is not to be had otherwise: returns the Python function.
+    argtypes
+        One int64 a parameter; anything of that length will do.
+    key
+        What identifies the code: a tuple of strings, numbers, fingerprints and functions, nested as you like.
+        jit adds what it knows itself (versions, processor, options). Arrays that the code reads in place are
+        found by the fingerprints in it.
+    debug
+        Check array bounds in the driver itself.
+
+    Raises
+    ------
+    KernelCompileError
+        numba cannot compile it.
+    """
+    print_ = code_key(("driver", key, len(argtypes), debug))
+    found = _memory.get(print_)
+    if found is not None:
+        count("loaded_from_memory")
+        return found[0]
+    with _compiling:
+        found = _memory.get(print_)
+        if found is not None:
+            count("loaded_from_memory")
+            return found[0]
+        code = _from_disk(print_) or _from_numba(driver, len(argtypes), print_, check_bounds=debug)
+        # The fingerprint stays with the code: it keeps alive what it knows by identity alone.
+        _memory[print_] = code, print_
+        return code
 
 
 def load(payload: bytes) -> Callable[..., int]:
-    """Make the code of another process callable in this one."""
-    kind, body = payload[:8], payload[8:]
+    """Make the code of another process callable in this one.
+
+    Raises
+    ------
+    KernelCompileError
+        The payload is source, and this process cannot compile it.
+    """
+    kind, body = payload[: len(_MACHINE)], payload[len(_MACHINE) :]
     if kind == _MACHINE:
-        entry = objectcode.load(objectcode.ObjectCode.from_bytes(body))
+        fields, tables = pickle.loads(body)
+        entry = objectcode.load(objectcode.ObjectCode.from_bytes(fields), tables)
         count("received")
         return entry
-    driver, arity, debug = pickle.loads(body)
-    compiled = _compile(driver, arity, debug=debug)
-    entry = compiled.entry_point
-    return entry
+    if kind != _SOURCE:
+        raise ValueError(f"a payload of jit.compile was expected; got {len(payload)} bytes of something else")
+    driver, arity, check_bounds = pickle.loads(body)
+    entry = _compile(driver, arity, check_bounds=check_bounds).entry_point
+    return entry  # type: ignore[no-any-return]
 
 
-def _compile(driver: Callable[[], Callable[..., int]], arity: int, *, debug: bool) -> Any:
-    dispatcher = numba.njit(**options(debug=debug))(driver())
-    arguments = (numba.int64,) * arity
-    dispatcher.compile(numba.int64(*arguments))
+def _from_disk(print_: Fingerprint) -> Code | None:
+    data = store.read(print_) if print_.stable else None
+    if data is None:
+        return None
+    try:
+        entry = objectcode.load(objectcode.ObjectCode.from_bytes(data), print_.tables)
+    except objectcode.UnresolvedSymbolError as error:
+        debug("cached code does not load: %s", error)
+        return None
+    count("loaded_from_disk")
+    debug("loaded %s from the cache", print_.hex())
+    return Code(entry, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
+
+
+def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool) -> Code:
+    compiled = _compile(driver, arity, check_bounds=check_bounds)
+    try:
+        data = objectcode.extract(compiled, print_.tables).to_bytes()
+    except objectcode.UnshippableError as error:
+        debug("%s travels as source: %s", compiled.fndesc.qualname, error)
+        reason = str(error)
+        return Code(
+            compiled.entry_point,
+            lambda: _source_payload(driver, arity, check_bounds=check_bounds, reason=reason),
+            is_machine_code=False,
+        )
+    if print_.stable:
+        store.write(print_, data)
+    return Code(compiled.entry_point, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
+
+
+def _machine_payload(data: bytes, tables: Sequence[np.ndarray[Any, Any]]) -> bytes:
+    # A SharedArray among the tables travels as a handle, by its own pickling.
+    return _MACHINE + pickle.dumps((data, tuple(tables)), protocol=5)
+
+
+def _source_payload(driver: Driver, arity: int, *, check_bounds: bool, reason: str) -> bytes:
+    try:
+        return _SOURCE + shipping.dumps((driver, arity, check_bounds))
+    except Exception as error:
+        raise KernelCompileError(
+            f"the kernel cannot be sent to worker processes as machine code ({reason}) nor as source, which "
+            f"does not pickle ({error}); name what it uses by import instead of holding the object"
+        ) from error
+
+
+def _compile(driver: Driver, arity: int, *, check_bounds: bool) -> Any:
+    function = driver()
+    # The class itself, not `numba.njit`: that one returns the plain function under NUMBA_DISABLE_JIT.
+    dispatcher = CPUDispatcher(function, {}, {"nopython": True, **options(debug=check_bounds)})
+    arguments = (types.int64,) * arity
+    try:
+        dispatcher.compile(types.int64(*arguments))
+    except Exception as error:
+        raise compile_error(error, function) from error
     count("compiled")
+    debug("compiled %s", function.__qualname__)
     return dispatcher.overloads[arguments]

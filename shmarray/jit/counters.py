@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-__all__ = ["Statistics", "count", "statistics"]
+__all__ = ["Statistics", "count", "debug", "statistics"]
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Numbers of codes since the process started."""
+    """Numbers of drivers since the process started."""
 
     compiled: int = 0
     loaded_from_disk: int = 0
@@ -34,6 +34,14 @@ def statistics() -> Statistics:
 
 
 def count(what: str) -> None:
+    """Add one to a number of :class:`Statistics`."""
     global _now
     with _lock:
         _now = replace(_now, **{what: getattr(_now, what) + 1})
+
+
+def debug(message: str, *values: object) -> None:
+    """Tell the logger `shmarray.jit`."""
+    import logging
+
+    logging.getLogger("shmarray.jit").debug(message, *values)

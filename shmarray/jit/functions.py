@@ -1,25 +1,80 @@
-"""Which numba function stands for the user's function?"""
+"""Which numba function stands for the user's function, and what does it return?"""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
+from numba import types
 
-from shmarray.jit.policy import options
+from shmarray.jit import store
+from shmarray.jit.environment import code_key
+from shmarray.jit.failures import compile_error
+from shmarray.jit.substitution import Family, KernelDispatcher
 
 __all__ = ["return_type", "scalar"]
 
 
-def scalar(function: Callable[..., Any], *, precise: bool = False, debug: bool = False) -> Any:
-    """Return the numba dispatcher that stands for `function` inside drivers."""
-    python = getattr(function, "py_func", function)
-    return numba.njit(**options(debug=debug))(python)
+def scalar(function: Callable[..., Any], *, precise: bool = False, debug: bool = False) -> KernelDispatcher:
+    """Return the numba dispatcher that stands for `function` inside drivers. Compiles nothing yet.
+
+    Parameters
+    ----------
+    function
+        A Python function, or one that the user has put under `numba.njit`. It may call others of either kind,
+        and itself.
+    precise
+        Keep libm's elementary functions. Otherwise `np.exp`, `math.exp` and so on, here and in everything it
+        calls, become `shmarray.kernels.math`'s, which vectorise.
+    debug
+        Check array bounds.
+
+    Notes ----- Globals and closure cells are constants: numba freezes them when it compiles. Division by zero
+    and domain errors follow NumPy (`error_model="numpy"`): inf or nan, also for `math.log` and its kin, and
+    no exception.
+    """
+    return Family(precise=precise, debug=debug).member(function)
 
 
-def return_type(dispatcher: Any, argtypes: Sequence[Any]) -> Any:
-    """Return the numba type that the function has for arguments of these numba types."""
+_types: dict[Any, Any] = {}
+
+
+def return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) -> Any:
+    """Return the numba type that the function has for arguments of these numba types.
+
+    Raises
+    ------
+    KernelCompileError
+        numba cannot compile it for these types. The facts name file and line in the user's code.
+    """
     arguments = tuple(argtypes)
-    dispatcher.compile(arguments)
-    return dispatcher.overloads[arguments].signature.return_type
+    prints = dispatcher.fingerprint
+    key = code_key(("return type", prints, tuple(str(argument) for argument in arguments)))
+    found = _types.get(key)
+    if found is not None:
+        return found[0]
+    data = store.read(key) if prints.stable else None
+    result: Any
+    if data is not None:
+        result = pickle.loads(data)
+    else:
+        try:
+            dispatcher.compile(arguments)
+        except Exception as error:
+            raise compile_error(error, dispatcher) from error
+        result = dispatcher.overloads[arguments].signature.return_type
+        if prints.stable and _is_plain(result):
+            store.write(key, pickle.dumps(result))
+    _types[key] = result, prints
+    return result
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type says all about itself (a function's type, say, holds the function)."""
+    if isinstance(kind, types.BaseTuple):
+        return all(_is_plain(item) for item in kind)
+    return isinstance(
+        kind,
+        types.Number | types.Boolean | types.NPDatetime | types.NPTimedelta | types.NoneType | types.Array,
+    )

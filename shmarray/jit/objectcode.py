@@ -3,11 +3,15 @@
 numba compiles into one engine for the whole process, and names functions after a counter of that process: two
 codes from two processes (or from two runs, through the cache on disk) may well carry the same names. So code
 that was compiled elsewhere is never loaded into numba's engine; each one gets an engine of its own, where its
-names mean itself alone. What it needs from outside (C library, Python, numba's helpers) is resolved against the
-process and checked first, because LLVM ends the process when a symbol is missing.
+names mean itself alone. What it needs from outside (C library, Python, numba's helpers) is resolved against
+the process and checked first, because LLVM ends the process when a symbol is missing.
 
-Loading takes neither numba's registries (half a second to fill) nor its runtime library (the object carries its
-own copy): only the addresses of numba's C helpers.
+Loading takes neither numba's registries (half a second to fill) nor its runtime library (the object carries
+its own copy): only the addresses of numba's C helpers.
+
+Two kinds of address are settled at loading. A global array over 1 MB is read in place through a pointer that
+the code keeps in a variable: the array travels beside the code and the variable is set to where it now lies.
+A function whose result type follows from its own recursive calls calls itself through a pointer too.
 
 Invariant: :func:`extract` either gives an object that any process of this machine can load, or says why not.
 """
@@ -18,21 +22,22 @@ import ctypes
 import pickle
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from numba import _dynfunc
 from numba.core import config, environment, serialize
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python
 
-__all__ = ["ObjectCode", "UnshippableError", "UnresolvedSymbolError", "extract", "load"]
+__all__ = ["ObjectCode", "UnresolvedSymbolError", "UnshippableError", "extract", "load"]
 
 _ENVIRONMENT_PREFIX = "_ZN08NumbaEnv"
-_DYNAMIC_PREFIX = "numba.dynamic.globals"
+_DYNAMIC_PREFIX = "numba.dynamic.globals."
 _RECURSION_PREFIX = ".numba.unresolved$"
 
 
@@ -53,10 +58,15 @@ class ObjectCode:
     elf: bytes
     needed: tuple[str, ...]  # symbols resolved against the loading process
     environments: tuple[tuple[str, str, bytes], ...]  # (symbol, module, pickled constants)
+    tables: tuple[tuple[str, int, bool], ...]  # (symbol, which array, True: its elements, False: the object)
+    recursive: tuple[str, ...]  # functions called through a pointer of their name
     initialisers: bytes  # pickled functions of numba's to call before loading
 
     def to_bytes(self) -> bytes:
-        fields = (self.name, self.symbol, self.elf, self.needed, self.environments, self.initialisers)
+        fields = (
+            *(self.name, self.symbol, self.elf, self.needed),
+            *(self.environments, self.tables, self.recursive, self.initialisers),
+        )
         return pickle.dumps(fields, protocol=5)
 
     @classmethod
@@ -64,50 +74,104 @@ class ObjectCode:
         return cls(*pickle.loads(data))
 
 
-def extract(compiled: Any) -> ObjectCode:
+def extract(compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = ()) -> ObjectCode:
     """Take the machine code out of numba's compile result.
+
+    Parameters
+    ----------
+    compiled
+        numba's `CompileResult`.
+    tables
+        Global arrays that the code may read in place; :func:`load` is to be given equal ones in the same
+        order.
 
     Raises
     ------
     UnshippableError
-        The code refers to memory of this process: a global array over 1 MB, a ctypes or cffi function, object
-        mode blocks, or an environment whose constants do not pickle.
+        The code refers to memory of this process that is none of `tables`: a ctypes or cffi function, object
+        mode blocks, an environment whose constants do not pickle.
     """
     library, description = compiled.library, compiled.fndesc
-    module = library._final_module
-    names = [variable.name for variable in module.global_variables]
+    names = [variable.name for variable in library._final_module.global_variables]
     # The function's own environment first: `load` hands that one to the callable.
     names.sort(key=lambda name: name != description.env_name)
     if compiled.lifted:
         raise UnshippableError("it has lifted loops or object mode blocks")
-    if any(name.startswith(_DYNAMIC_PREFIX) for name in names):
-        raise UnshippableError("it refers to memory of this process (a large global array or a C function)")
-    if any(name.startswith(_RECURSION_PREFIX) for name in names):
-        raise UnshippableError("it calls itself through a pointer that numba fills in while compiling")
-    environments = []
-    for name in names:
-        if name.startswith(_ENVIRONMENT_PREFIX):
-            found = environment.lookup_environment(name)
-            if found is not None:
-                try:
-                    constants = serialize.dumps(list(found.consts)) if found.consts else b""
-                except Exception as error:
-                    raise UnshippableError(f"its constants do not pickle ({error})") from error
-                environments.append((name, str(found.globals.get("__name__", "")), constants))
-    elf = library._get_compiled_object()
+    recursive = tuple(
+        name.removeprefix(_RECURSION_PREFIX) for name in names if name.startswith(_RECURSION_PREFIX)
+    )
+    elf = _with_recursive(library, recursive) if recursive else library._get_compiled_object()
     initialisers = [*compiled.reload_init, *library._reload_init]
+    needed = set(_undefined_symbols(elf)) - {_RECURSION_PREFIX + name for name in recursive}
     return ObjectCode(
         name=description.qualname,
         symbol=description.llvm_cpython_wrapper_name,
         elf=elf,
-        needed=tuple(sorted(_undefined_symbols(elf))),
-        environments=tuple(environments),
+        needed=tuple(sorted(needed)),
+        environments=tuple(_environments(names)),
+        tables=tuple(_find_table(name, tables) for name in names if name.startswith(_DYNAMIC_PREFIX)),
+        recursive=recursive,
         initialisers=serialize.dumps(initialisers) if initialisers else b"",
     )
 
 
-def load(code: ObjectCode) -> Callable[..., int]:
-    """Make the function callable in this process; some 3 ms.
+def _environments(names: list[str]) -> Iterator[tuple[str, str, bytes]]:
+    for name in names:
+        found = environment.lookup_environment(name) if name.startswith(_ENVIRONMENT_PREFIX) else None
+        if found is None:
+            continue
+        try:
+            constants = serialize.dumps(list(found.consts)) if found.consts else b""
+        except Exception as error:
+            raise UnshippableError(f"its constants do not pickle ({error})") from error
+        yield name, str(found.globals.get("__name__", "")), constants
+
+
+def _find_table(symbol: str, tables: Sequence[np.ndarray[Any, Any]]) -> tuple[str, int, bool]:
+    # numba names the variable after the address in it: of an array's first element, or of the array object.
+    address = int(symbol.removeprefix(_DYNAMIC_PREFIX), 16)
+    for index, table in enumerate(tables):
+        if address == id(table):
+            return symbol, index, False
+        if address == table.ctypes.data:
+            return symbol, index, True
+    raise UnshippableError(
+        "it refers to memory of this process (a C function, or a large array met at compile time)"
+    )
+
+
+def _with_recursive(library: Any, recursive: tuple[str, ...]) -> bytes:
+    """The machine code with functions in it that it calls through pointers only.
+
+    Nothing in the code names these, so the optimiser has dropped them: they are linked in again from the
+    libraries that numba keeps.
+    """
+    module = library._final_module.clone()
+    for name in recursive:
+        for source in _libraries(library):
+            found = source._get_module_for_linking().clone()
+            if any(function.name == name and not function.is_declaration for function in found.functions):
+                found.get_function(name).linkage = "external"  # others go when unused
+                module.link_in(found)
+                break
+        else:
+            raise UnshippableError(f"it calls itself, and {name} is in none of its libraries")
+    return bytes(library.codegen._tm.emit_object(module))
+
+
+def _libraries(library: Any) -> Iterator[Any]:
+    seen: set[int] = set()
+    pending = [library]
+    while pending:
+        found = pending.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            pending.extend(found._linking_libraries)
+
+
+def load(code: ObjectCode, tables: Sequence[np.ndarray[Any, Any]] = ()) -> Callable[..., int]:
+    """Make the function callable in this process; some 2 ms.
 
     Raises
     ------
@@ -127,8 +191,21 @@ def load(code: ObjectCode) -> Callable[..., int]:
         if missing:
             raise UnresolvedSymbolError(f"{code.name} needs {', '.join(missing)}")
         engine = _create_engine()
+        pointers = []
+        for name in code.recursive:
+            # By name for the whole process, but only code of this engine is being linked now, and once.
+            pointer = ctypes.c_void_p()
+            llvm.add_symbol(_RECURSION_PREFIX + name, ctypes.addressof(pointer))
+            pointers.append(pointer)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code.elf))
         engine.finalize_object()
+        for name, pointer in zip(code.recursive, pointers, strict=True):
+            pointer.value = engine.get_function_address(name)
+        for symbol, index, elements in code.tables:
+            table = tables[index]
+            _store_pointer(
+                engine.get_global_value_address(symbol), table.ctypes.data if elements else id(table)
+            )
         environments = []
         for symbol, module_name, constants in code.environments:
             made = _create_environment(module_name, constants)
@@ -137,7 +214,7 @@ def load(code: ObjectCode) -> Callable[..., int]:
             environments.append(made)
         address = engine.get_function_address(code.symbol)
         main = environments[0] if environments else _create_environment("", b"")
-        keep_alive = (engine, tuple(environments))
+        keep_alive = (engine, tuple(environments), tuple(pointers), tuple(tables))
         entry: Callable[..., int] = _dynfunc.make_function(
             _MODULE, code.name.rpartition(".")[2], "machine code", address, main, keep_alive
         )
@@ -148,7 +225,9 @@ def _create_engine() -> Any:
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
         opt=0, reloc="static" if _is_x86() else "default", codemodel="jitdefault", jit=True
     )
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
+    return llvm.create_mcjit_compiler(
+        llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER
+    )
 
 
 def _is_x86() -> bool:
@@ -163,8 +242,8 @@ def _register_helpers() -> None:
     global _registered
     if _registered:
         return
-    # Making the context initialises LLVM and registers numba's C helpers; numba's runtime adds its own symbols
-    # only when it compiles itself, which loading does not need.
+    # Making the context initialises LLVM and registers numba's C helpers; numba's runtime adds its own
+    # symbols only when it compiles itself, which loading does not need.
     assert cpu_target.target_context is not None
     for name, address in _nrt_python.c_helpers.items():
         llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)

@@ -1,0 +1,272 @@
+"""What does a kernel call when it says `np.exp`?
+
+numba from PyPI has no vector math library: `np.exp` in a loop is one call of libm an element.
+`shmarray.kernels.math` has functions that vectorise, and a kernel gets them wherever type inference finds one
+of NumPy's or of `math`: by the object that is called, so that aliases, closure cells, `from numpy import exp`
+and other names for the module count, and by the types of the call, so that arrays and complex numbers keep
+NumPy's meaning. Nothing is patched and no source is rewritten: two passes in the compiler pipeline of these
+kernels alone do it.
+
+Invariant: a substitution never changes a type. A substitute that would give another result type is not used.
+"""
+
+from __future__ import annotations
+
+import operator
+import types as python_types
+from collections.abc import Mapping
+from typing import Any
+
+from numba import types
+from numba.core import errors, ir, ir_utils
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import NopythonTypeInference
+from numba.core.untyped_passes import InlineInlinables
+
+from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
+from shmarray.jit.policy import options
+
+__all__ = ["Family", "KernelDispatcher", "substitutes"]
+
+
+def substitutes() -> Mapping[Any, Any]:
+    """Return the table: NumPy's or `math`'s function -> what numba is to call instead."""
+    from importlib import import_module
+
+    try:
+        table: Mapping[Any, Any] = import_module("shmarray.kernels.math").SUBSTITUTES
+    except ModuleNotFoundError as error:
+        if error.name not in ("shmarray.kernels", "shmarray.kernels.math"):
+            raise
+        return {}  # a build without the kernels: NumPy's functions stay
+    return table
+
+
+class Family:
+    """A user's function and everything it calls, compiled alike.
+
+    A user's own `@njit` function is compiled again for each family that calls it: under our options (its
+    exceptions, its divisions and its bounds are then the kernel's) and with substitution.
+    """
+
+    __slots__ = ("_members", "debug", "pipeline", "precise")
+
+    def __init__(self, *, precise: bool, debug: bool) -> None:
+        self.precise = precise
+        self.debug = debug
+        # numba makes a pipeline from its class alone, so what a pipeline must know is on a class.
+        self.pipeline = type("FamilyPipeline", (_Pipeline,), {"family": self})
+        self._members: dict[Any, KernelDispatcher] = {}
+
+    @property
+    def key(self) -> tuple[bool, bool]:
+        """What tells this family's code from another's."""
+        return self.precise, self.debug
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without its members: each one joins as it arrives.
+        return _create_family, self.key
+
+    def member(self, function: Any) -> KernelDispatcher:
+        """Return the dispatcher that stands for a function or dispatcher in this family."""
+        python, kept, local_types = _parts(function)
+        found = self._members.get((python, repr(kept)))
+        if found is None:
+            targetoptions = {"nopython": True, **options(debug=self.debug), **kept}
+            found = KernelDispatcher(python, dict(local_types), targetoptions, self.pipeline)
+            self.admit(found)
+        return found
+
+    def admit(self, dispatcher: KernelDispatcher) -> None:
+        """Let a dispatcher stand for its function in this family."""
+        dispatcher.family = self
+        python, kept, _ = _parts(dispatcher)
+        self._members.setdefault((python, repr(kept)), dispatcher)
+
+
+def _create_family(precise: bool, debug: bool) -> Family:
+    return Family(precise=precise, debug=debug)
+
+
+class KernelDispatcher(CPUDispatcher):  # type: ignore[misc]
+    """A numba dispatcher that belongs to a :class:`Family`."""
+
+    family: Family
+    _fingerprint: Fingerprint | None = None
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        # Taken once, when the dispatcher is new: the values that numba is about to freeze.
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self)
+        return self._fingerprint
+
+
+def _parts(function: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    python = getattr(function, "py_func", None)
+    if python is None:
+        return function, {}, {}
+    kept = {name: value for name, value in function.targetoptions.items() if name in KEPT_OPTIONS}
+    return python, kept, function.locals
+
+
+class _Pipeline(CompilerBase):  # type: ignore[misc]
+    family: Family
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "shmarray")
+        passes.add_pass_after(_AdoptCallees, InlineInlinables)
+        if not self.family.precise:
+            passes.add_pass_after(_SubstituteMath, NopythonTypeInference)
+        passes.finalize()
+        return [passes]
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _AdoptCallees(FunctionPass):  # type: ignore[misc]
+    """Let the user's own functions, wherever the kernel finds them, be members of the family."""
+
+    _name = "shmarray_adopt_callees"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        function_ir, family = state.func_ir, state.pipeline.family
+        changed = False
+        for block in function_ir.blocks.values():
+            for statement in block.body:
+                if not isinstance(statement, ir.Assign):
+                    continue
+                found, value = _constant(function_ir, statement.value)
+                if not found:
+                    continue
+                adopted = _adopt(value, family, state.typingctx)
+                if adopted is not value:
+                    name = getattr(value, "__name__", "callees")
+                    statement.value = ir.Global(name, adopted, statement.value.loc)
+                    changed = True
+        if changed:
+            function_ir._definitions = ir_utils.build_definitions(function_ir.blocks)
+        return changed
+
+
+def _constant(function_ir: Any, value: Any) -> tuple[bool, Any]:
+    """The Python object that an expression of the IR stands for, where it is a global, a cell, or one of a module."""
+    if isinstance(value, ir.Global | ir.FreeVar):
+        return True, value.value
+    if isinstance(value, ir.Expr) and value.op == "getattr":
+        definition = ir_utils.guard(ir_utils.get_definition, function_ir, value.value)
+        if definition is None:
+            return False, None
+        found, module = _constant(function_ir, definition)
+        if found and isinstance(module, python_types.ModuleType) and hasattr(module, value.attr):
+            return True, getattr(module, value.attr)
+    return False, None
+
+
+def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
+    if isinstance(value, CPUDispatcher):
+        return family.member(value)
+    if type(value) is tuple and any(isinstance(item, CPUDispatcher) for item in value):
+        return tuple(_adopt(item, family, typing_context) for item in value)
+    if not callable(value) or isinstance(value, type):
+        return value
+    wrapped = value if isinstance(value, python_types.FunctionType) else getattr(value, "__wrapped__", None)
+    if not isinstance(wrapped, python_types.FunctionType):
+        return value
+    try:
+        typing_context.resolve_value_type(value)
+    except (ValueError, errors.NumbaError):
+        # Plain Python, or one of our decorators over it: nothing that numba knows. (It knows what `overload`
+        # and `register_jitable` registered, and NumPy's own functions.)
+        return family.member(wrapped)
+    return value
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _SubstituteMath(FunctionPass):  # type: ignore[misc]
+    """Replace calls of functions in the table, type by type."""
+
+    _name = "shmarray_substitute_math"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        table: Mapping[Any, Any] | None = None
+        changed = False
+        for block in state.func_ir.blocks.values():
+            body: list[Any] = []
+            for statement in block.body:
+                call = statement.value if isinstance(statement, ir.Assign) else None
+                called = _called(call, state.typemap) if isinstance(call, ir.Expr) else None
+                if called is not None:
+                    table = substitutes() if table is None else table
+                    replaced = _replace(call, _lookup(table, called[0]), called[1], block.scope, state)
+                    if replaced is not None:
+                        body.append(replaced[0])
+                        statement.value = replaced[1]
+                        changed = True
+                body.append(statement)
+            block.body = body
+        if changed:
+            state.func_ir._definitions = ir_utils.build_definitions(state.func_ir.blocks)
+        return changed
+
+
+def _called(call: Any, typemap: Mapping[str, Any]) -> tuple[Any, list[Any]] | None:
+    """The function that an expression calls and its arguments, where all of them are real scalars."""
+    if call.op == "call" and not call.kws and call.vararg is None:
+        function = typemap[call.func.name]
+        if not isinstance(function, types.Function):
+            return None
+        key, arguments = function.typing_key, list(call.args)
+    elif call.op == "binop" and call.fn is operator.pow:
+        key, arguments = call.fn, [call.lhs, call.rhs]
+    elif call.op == "inplace_binop" and call.immutable_fn is operator.pow:
+        key, arguments = call.immutable_fn, [call.lhs, call.rhs]
+    else:
+        return None
+    kinds = [types.unliteral(typemap[argument.name]) for argument in arguments]
+    if call.op == "call":
+        real = all(isinstance(kind, types.Integer | types.Boolean) or kind in _REAL for kind in kinds)
+    else:
+        # `x ** n` with a whole n is numba's own (exact) business.
+        real = all(kind in _REAL for kind in kinds)
+    return (key, arguments) if real and arguments else None
+
+
+_REAL = (types.float32, types.float64)
+
+
+def _lookup(table: Mapping[Any, Any], key: Any) -> Any:
+    try:
+        return table.get(key)
+    except TypeError:  # not hashable: not a function we know
+        return None
+
+
+def _replace(
+    call: Any, substitute: Any, arguments: list[Any], scope: Any, state: Any
+) -> tuple[Any, Any] | None:
+    """The assignment that names the substitute, and the call of it; None to leave the call as it is."""
+    if substitute is None:
+        return None
+    before = state.calltypes[call]
+    if before.return_type not in _REAL:
+        return None
+    kinds = [types.unliteral(state.typemap[argument.name]) for argument in arguments]
+    function = state.typingctx.resolve_value_type(substitute)
+    after = state.typingctx.resolve_function_type(function, tuple(kinds), {})
+    if after is None or after.return_type != before.return_type:
+        return None
+    variable = ir.Var(scope, ir_utils.mk_unique_var("$substitute"), call.loc)
+    state.typemap[variable.name] = function
+    name = getattr(substitute, "__name__", "substitute")
+    replacement = ir.Expr.call(variable, arguments, (), call.loc)
+    del state.calltypes[call]
+    state.calltypes[replacement] = after
+    return ir.Assign(ir.Global(name, substitute, call.loc), variable, call.loc), replacement
