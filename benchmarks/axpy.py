@@ -1,7 +1,7 @@
 """How fast is `2.5 * x + y * y` into an existing array, when memory is the limit?
 
-Ours and prange work on the very same shared pages; prange, numexpr and NumPy also on private ones with huge pages, which
-are faster than shared memory without them. Every result is compared with NumPy's.
+Ours and prange work on the very same shared pages; prange, numexpr and NumPy also on private ones with huge
+pages, which are faster than shared memory without them. Every result is compared with NumPy's.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def main() -> None:
         Contestant("shmarray", lambda: axpy(x, y, out=out)),
         Contestant("numba prange, same pages", lambda: axpy_threads(xs, ys, outs)),
         Contestant("numba prange, private huge pages", lambda: axpy_threads(xp, yp, outp)),
-        Contestant("numexpr, private huge pages", lambda: numexpr.evaluate("2.5*x + y*y", {"x": xp, "y": yp}, out=outp)),
+        Contestant(
+            "numexpr, private huge pages",
+            lambda: numexpr.evaluate("2.5*x + y*y", {"x": xp, "y": yp}, out=outp),
+        ),
         Contestant("NumPy out=, private huge pages", numpy_axpy),
         Contestant("NumPy as written, private huge pages", numpy_expression),
     ]

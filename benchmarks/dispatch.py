@@ -1,8 +1,8 @@
 """What does it cost to hand two pieces of no work to two workers and wait?
 
-The kernels do as little as numba lets them: the elementwise one copies one element a chunk, the chunkwise one returns at
-once. Beside them: `multiprocessing.Pool.map` and `ProcessPoolExecutor.map` with a function that does nothing, and a prange
-loop over two. All pools are hot: they are called without a pause.
+The kernels do as little as numba lets them: the elementwise one copies one element a chunk, the chunkwise one
+returns at once. Beside them: `multiprocessing.Pool.map` and `ProcessPoolExecutor.map` with a function that
+does nothing, and a prange loop over two. All pools are hot: they are called without a pause.
 """
 
 from __future__ import annotations

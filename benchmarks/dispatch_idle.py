@@ -1,7 +1,7 @@
 """What does the first dispatch after a pause cost, and does a waiting pool burn the processor?
 
-Each turn sleeps 200 ms and then times one no-op call over two chunks. The processor time of the workers over two seconds
-of idleness is read from /proc/PID/stat, for ours and for the peer.
+Each turn sleeps 200 ms and then times one no-op call over two chunks. The processor time of the workers over
+two seconds of idleness is read from /proc/PID/stat, for ours and for the peer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def main() -> None:
         contestants = [
             Contestant("shmarray elementwise", lambda: same(source, out=target), prepare=pause),
             Contestant("shmarray chunkwise", lambda: leave(target), prepare=pause),
-            Contestant("multiprocessing.Pool.map", lambda: pool.map(nothing, (0, 1), chunksize=1), prepare=pause),
+            Contestant(
+                "multiprocessing.Pool.map", lambda: pool.map(nothing, (0, 1), chunksize=1), prepare=pause
+            ),
             Contestant("numba prange", lambda: two_threads(plain), prepare=pause),
         ]
         suite.run("first call after 200 ms", contestants, rounds=40)
@@ -58,7 +60,9 @@ def main() -> None:
             time.sleep(_PAUSE_S)
             before = processor_seconds(pids)
             time.sleep(2)
-            suite.note(f"processor seconds of {name}'s workers in 2 s of idleness", processor_seconds(pids) - before)
+            suite.note(
+                f"processor seconds of {name}'s workers in 2 s of idleness", processor_seconds(pids) - before
+            )
     suite.report()
 
 

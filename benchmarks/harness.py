@@ -1,11 +1,12 @@
 """The one way benchmarks are run here: contestants take turns, and ratios are of the same run.
 
-A machine's speed drifts while it is measured (clocks, neighbours, page placement), so no contestant runs to its end
-before the next begins: every round runs each of them once, in a new order each time (a fixed seed), and a ratio is the
-median of the rounds' ratios. Absolute times are medians, with the spread of the middle half.
+A machine's speed drifts while it is measured (clocks, neighbours, page placement), so no contestant runs to
+its end before the next begins: every round runs each of them once, in a new order each time (a fixed seed),
+and a ratio is the median of the rounds' ratios. Absolute times are medians, with the spread of the middle
+half.
 
-Invariant: nothing that only one side pays is left out of, or slipped into, the timed part. What a contestant needs
-beforehand is its `prepare`, run untimed before each of its turns.
+Invariant: nothing that only one side pays is left out of, or slipped into, the timed part. What a contestant
+needs beforehand is its `prepare`, run untimed before each of its turns.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Contestant:
     run : callable
         The timed call.
     calls : int
-        How often it is called in one timed turn; the turn's time is divided by it. For what takes microseconds.
+        How often it is called in one timed turn; the turn's time is divided by it. For what takes
+        microseconds.
     prepare : callable, optional
         Untimed, before each turn.
     """
@@ -88,7 +90,9 @@ class Suite:
         self.notes: dict[str, Any] = {}
         self._turns = random.Random(20240229)
 
-    def run(self, case: str, contestants: Sequence[Contestant], *, rounds: int, warm_up: int = 2) -> dict[str, Result]:
+    def run(
+        self, case: str, contestants: Sequence[Contestant], *, rounds: int, warm_up: int = 2
+    ) -> dict[str, Result]:
         """Run each contestant once a round, in shuffled order, and keep the times.
 
         Parameters
@@ -122,7 +126,8 @@ class Suite:
         """A figure that is not a time: page faults, bytes, processor seconds while idle."""
         self.notes[name] = value
 
-    # -- telling ----------------------------------------------------------------------------------------------
+    # -- telling
+    # ----------------------------------------------------------------------------------------------
 
     def ratios(self, case: str) -> dict[str, float]:
         """Peer -> how many times our time it takes: the median over rounds of peer / ours."""
@@ -249,10 +254,11 @@ def machine_line() -> str:
     """The same in one line."""
     facts = machine()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return (
-        f"{facts['processor']}, {facts['cores']} cores, Linux {facts['kernel']}, load {facts['load_1min']}, huge pages "
-        f"{facts['private_huge_pages']} (private) {facts['shmem_huge_pages']} (shared); Python {facts['python']}, {versions}"
+    pages = f"huge pages {facts['private_huge_pages']} (private) {facts['shmem_huge_pages']} (shared)"
+    where = (
+        f"{facts['processor']}, {facts['cores']} cores, load {facts['load_1min']}, Linux {facts['kernel']}"
     )
+    return f"{where}, {pages}; Python {facts['python']}, {versions}"
 
 
 def _chosen(path: str) -> str:
@@ -282,7 +288,7 @@ def arguments(description: str | None, **more: Any) -> argparse.Namespace:
 
 
 def touched(array: Any) -> Any:
-    """The array with every page written once, so that no contestant pays for first touch unless it is the subject."""
+    """The array, every page written once: for contestants whose subject is not the first touch."""
     flat = array.reshape(-1).view("u1")
-    flat[:: 4096] = flat[:: 4096]
+    flat[::4096] = flat[::4096]
     return array
