@@ -62,27 +62,65 @@ _SETTINGS: Mapping[str, tuple[Any, Any, str]] = {
 }
 
 
+class _Setting:
+    """One setting, as an attribute: read on hot paths, so by descriptor rather than by `__getattr__`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Config | None, kind: type[Config] | None = None) -> Any:
+        if owner is None:
+            return self
+        overrides = owner._overrides.get()
+        name = self.name
+        return overrides[name] if name in overrides else owner._values[name]
+
+    def __set__(self, owner: Config, value: Any) -> None:
+        owner._values[self.name] = _parse(self.name, value)
+
+
 class Config:
     """The settings of this process, as attributes.
 
+    Attributes
+    ----------
+    namespace : str
+        Prefix of the names of segments; listing, quota and garbage collection see only their own.
+    max_nbytes : int or None
+        Quota of the namespace in bytes.
+    workers : int or None
+        Lanes of the default pool; None: the cores that this process may use.
+    inline_nbytes : int
+        Results of operators and functions below this size are private memory.
+    parallel_nbytes : int
+        Below this size the caller works alone.
+    chunk_nbytes : int
+        Size of a chunk where none is given.
+    recycle_nbytes : int or None
+        Bound on freed segments that are kept warm; None: a share of the free shared memory.
+    handle_ttl_s : float
+        How long a pickled handle keeps its segment waiting for a receiver, in seconds.
+    spin_us : int
+        How long an idle worker looks for work before it sleeps, in microseconds; read when a pool is made.
+
     Examples
     --------
-    >>> config.override(chunk_nbytes=4096).__class__.__name__
-    '_GeneratorContextManager'
     >>> with config.override(chunk_nbytes=4096):
     ...     config.chunk_nbytes
     4096
     """
 
-    namespace: str
-    max_nbytes: int | None
-    workers: int | None
-    inline_nbytes: int
-    parallel_nbytes: int
-    chunk_nbytes: int
-    recycle_nbytes: int | None
-    handle_ttl_s: float
-    spin_us: int
+    namespace: str = _Setting("namespace")  # type: ignore[assignment]
+    max_nbytes: int | None = _Setting("max_nbytes")  # type: ignore[assignment]
+    workers: int | None = _Setting("workers")  # type: ignore[assignment]
+    inline_nbytes: int = _Setting("inline_nbytes")  # type: ignore[assignment]
+    parallel_nbytes: int = _Setting("parallel_nbytes")  # type: ignore[assignment]
+    chunk_nbytes: int = _Setting("chunk_nbytes")  # type: ignore[assignment]
+    recycle_nbytes: int | None = _Setting("recycle_nbytes")  # type: ignore[assignment]
+    handle_ttl_s: float = _Setting("handle_ttl_s")  # type: ignore[assignment]
+    spin_us: int = _Setting("spin_us")  # type: ignore[assignment]
 
     __slots__ = ("_overrides", "_values")
 
@@ -91,24 +129,14 @@ class Config:
         for name, (default, _, _) in _SETTINGS.items():
             text = environ.get(f"SHMARRAY_{name.upper()}", "")
             values[name] = _parse(name, text) if text else default
-        object.__setattr__(self, "_values", values)
         empty: Mapping[str, Any] = {}
-        object.__setattr__(self, "_overrides", ContextVar("shmarray_overrides", default=empty))
-
-    def __getattr__(self, name: str) -> Any:
-        overrides = self._overrides.get()
-        if name in overrides:
-            return overrides[name]
-        try:
-            return self._values[name]
-        except KeyError:
-            raise AttributeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}") from None
+        self._values = values
+        self._overrides = ContextVar("shmarray_overrides", default=empty)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._values[name] = _parse(name, value)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *_SETTINGS]
+        if name not in _SETTINGS and name not in self.__slots__:
+            raise AttributeError(_unknown(name))
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return "Config(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS) + ")"
@@ -124,11 +152,15 @@ class Config:
             self._overrides.reset(token)
 
 
+def _unknown(name: str) -> str:
+    return f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}"
+
+
 def _parse(name: str, value: Any) -> Any:
     try:
         default, parse, expected = _SETTINGS[name]
     except KeyError:
-        raise AttributeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}") from None
+        raise AttributeError(_unknown(name)) from None
     if value is None and default is None:
         return None
     try:

@@ -81,7 +81,7 @@ def _call(ufunc: np.ufunc, method: str, args: list[Any], kwargs: dict[str, Any])
     out = kwargs.get("out")
     if out is not None:
         if _engine_takes(ufunc, args, out, kwargs):
-            _run_in_engine(ufunc, args, out, kwargs.get("where", True))
+            engine.apply_ufunc(ufunc, args, out, where=kwargs.get("where", True))
             return out[0] if ufunc.nout == 1 else out
         return ufunc(*args, **kwargs)
     if "where" in kwargs:  # most of the result is not written: NumPy warns, and there is nothing to win
@@ -90,7 +90,7 @@ def _call(ufunc: np.ufunc, method: str, args: list[Any], kwargs: dict[str, Any])
     if out is None:
         return ufunc(*args, **kwargs)
     if _engine_takes(ufunc, args, out, kwargs):
-        _run_in_engine(ufunc, args, out, True)
+        engine.apply_ufunc(ufunc, args, out)
     else:
         ufunc(*args, out=out, **kwargs)
     return out[0] if ufunc.nout == 1 else out
@@ -200,8 +200,6 @@ def _engine_takes(ufunc: np.ufunc, args: list[Any], out: tuple[Array, ...], kwar
         segment = segment_of(x)
         if (segment is not None and segment.mode == "c") or not is_shareable(x.dtype):
             return False
-        if any(_overlap_matters(x, target) for target in out):
-            return False  # NumPy makes a temporary copy of the whole
     dtypes = _result_dtypes(ufunc, args, kwargs)
     if dtypes is None or any(x.dtype != dtype for x, dtype in zip(out, dtypes[ufunc.nin :], strict=True)):
         return False
@@ -209,22 +207,6 @@ def _engine_takes(ufunc: np.ufunc, args: list[Any], out: tuple[Array, ...], kwar
         return np.broadcast_shapes(shape, *(x.shape for x in arrays)) == shape
     except ValueError:
         return False
-
-
-def _overlap_matters(source: Array, target: Array) -> bool:
-    """Whether writing one chunk of `target` may change what another chunk reads from `source`."""
-    if not np.may_share_memory(source, target):
-        return False
-    return not (
-        source.shape == target.shape
-        and source.strides == target.strides
-        and source.dtype.itemsize == target.dtype.itemsize
-        and source.__array_interface__["data"][0] == target.__array_interface__["data"][0]
-    )
-
-
-def _run_in_engine(ufunc: np.ufunc, args: list[Any], out: tuple[Array, ...], where: Any) -> None:
-    engine.apply_ufunc(ufunc, args, out, where=where)
 
 
 # --- the other methods --------------------------------------------------------------------------------------

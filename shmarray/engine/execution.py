@@ -23,6 +23,7 @@ from shmarray.errors import (
     WorkerDiedError,
 )
 from shmarray.pool import (
+    COMPLETE,
     MAX_CHUNKS,
     Death,
     Failure,
@@ -151,8 +152,8 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
     if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
         caller = plan.bound if plan.caller_joins else None
         outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
-        if not (outcome.untouched or outcome.interrupted or outcome.failures):
-            return outcome.floating_flags
+        if outcome is COMPLETE:
+            return 0
         return _Recovery(plan, options, pool, None).finish(outcome)
     with watching(options.progress, plan.n_chunks, plan.name) as watch:
         return _Recovery(plan, options, pool, watch).run(start)
@@ -190,6 +191,8 @@ class _Recovery:
         return self._result()
 
     def finish(self, outcome: Outcome) -> int:
+        """Go on from the first outcome of a call that was dispatched whole."""
+        self.flags |= outcome.floating_flags
         self._settle(outcome)
         return self._result()
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
-from shmarray.engine import DEFAULT, Options, Plan, check_output, plan_elementwise, plan_items, run
+from shmarray.engine import DEFAULT, Options, check_output, plan_elementwise, plan_items, run
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -22,24 +20,15 @@ from shmarray.ops.arguments import (
     reachable,
     reachable_if_large,
 )
+from shmarray.ops.plans import PlanMemory
 from shmarray.ops.results import new_result
 from shmarray.pool import new_number
 
 __all__ = ["Elementwise", "elementwise"]
 
-_REMEMBERED = 64
-
 Array = np.ndarray[Any, Any]
 #: Of each argument: dtype, and whether it is one value for all.
 Signature = tuple[tuple[np.dtype[Any], bool], ...]
-
-
-class _Remembered(NamedTuple):
-    """A plan, and the arrays and facts about them for which it holds."""
-
-    arrays: tuple[weakref.ref[Array], ...]
-    facts: tuple[tuple[Any, Any, Any], ...]
-    plan: Plan
 
 
 class Elementwise:
@@ -56,20 +45,16 @@ class Elementwise:
         self._scalar: Any = None
         self._results: dict[Signature, tuple[np.dtype[Any], ...]] = {}
         self._kernels: dict[Any, tuple[int, Any]] = {}
-        self._remembered: OrderedDict[tuple[int, ...], _Remembered] = OrderedDict()
+        self._plans = PlanMemory()
 
     def __repr__(self) -> str:
         return f"<elementwise kernel {self.__name__}>"
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
-        # The hot path: the same arrays as in a call before. Identity decides, and that nothing about them was changed.
-        remembered = self._remembered.get((*map(id, args), id(out)))
-        if remembered is not None and not options:
-            for reference, fact, array in zip(remembered.arrays, remembered.facts, (*args, out), strict=True):
-                if reference() is not array or fact != (array.shape, array.strides, array.dtype):
-                    break
-            else:
-                run(remembered.plan)
+        if not options:
+            plan = self._plans.find((*args, out))
+            if plan is not None:
+                run(plan)
                 return out
         return self._call(args, out, Options(**options) if options else DEFAULT)
 
@@ -104,21 +89,11 @@ class Elementwise:
         for output, target in zip(outputs, targets, strict=True):
             if target is not output:  # a private output: workers wrote to a copy
                 output[...] = target
-        if len(outputs) == 1 and out is not None and not isinstance(out, tuple):
-            self._remember((*args, out), plan)
         if out is not None:
+            if isinstance(out, SharedArray):
+                self._plans.keep((*args, out), plan)
             return out
         return results[0] if len(results) == 1 else tuple(results)
-
-    def _remember(self, arrays: Sequence[Any], plan: Plan) -> None:
-        # Only for arrays that exist outside this call: a plan never keeps one alive.
-        if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
-            return
-        facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
-        remembered = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
-        self._remembered[tuple(map(id, arrays))] = remembered
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
 
     # ------------------------------------------------------------------ compilation
 
@@ -126,7 +101,9 @@ class Elementwise:
         dtypes = self._results.get(signature)
         if dtypes is None:
             if self._jit:
-                dtypes = compiler.remember(("elementwise results", self._key(), signature), self._infer, signature)
+                dtypes = compiler.remember(
+                    ("elementwise results", self._key(), signature), lambda: self._infer(signature)
+                )
             else:
                 dtypes = self._try_out(inputs)
             self._results[signature] = dtypes

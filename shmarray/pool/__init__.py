@@ -2,7 +2,7 @@
 
 from shmarray.pool.cores import available_cores
 from shmarray.pool.lane import Job, Lane, SegmentKey
-from shmarray.pool.outcome import Death, Failure, Outcome, describe_death
+from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death
 from shmarray.pool.page import MAX_CHUNKS
 from shmarray.pool.pool import (
     JobTicket,
@@ -17,6 +17,7 @@ from shmarray.pool.solo import run_alone
 from shmarray.pool.worker import current_worker
 
 __all__ = [
+    "COMPLETE",
     "MAX_CHUNKS",
     "Death",
     "Failure",

@@ -46,6 +46,11 @@ class Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait here because the other side does not take them."""
+        return bool(self._backlog)
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

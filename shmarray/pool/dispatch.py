@@ -114,7 +114,10 @@ def _make_publish() -> Callable[..., Any]:
 
 def _make_settle() -> Callable[..., Any]:
     def settle(page, limit, spin_ns, budget_ns):  # type: ignore[no-untyped-def]
-        """Wait until all is claimed and no lane is active, and close the epoch: 1. 0 when the budget ran out."""
+        """Wait until all is claimed and no lane is active, and close the epoch.
+
+        0 when the budget ran out before; 1 when every chunk is done and nothing was noted; 2 when the slots want a look.
+        """
         started = monotonic_ns()
         while not _settled(page, limit):
             waited = monotonic_ns() - started
@@ -128,7 +131,13 @@ def _make_settle() -> Callable[..., Any]:
                     futex_wait(page + LEFT, left, budget_ns - waited)
                 store_i64(page + CALLER_SLEEPS, 0)
             pause()
-        return 1
+        done = 0
+        noted = 0
+        for lane in range(limit + 1):
+            slot = page + SLOTS + lane * SLOT_NBYTES
+            done += load_i64(slot + COUNT)
+            noted |= load_i64(slot + FPE) | load_i64(slot + FAILED)
+        return 1 if done == load_i64(page + STOP) - load_i64(page + START) and noted == 0 else 2
 
     return settle
 

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Death", "Failure", "Outcome", "describe_death"]
+__all__ = ["COMPLETE", "Death", "Failure", "Outcome", "describe_death"]
 
 
 class Death(NamedTuple):
@@ -46,6 +46,10 @@ class Outcome:
     @property
     def complete(self) -> bool:
         return not (self.untouched or self.interrupted or self.failures or self.timed_out)
+
+
+#: Everything done, nothing noted.
+COMPLETE = Outcome()
 
 
 def describe_death(death: Death) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -29,7 +30,7 @@ from shmarray.errors import WorkerDiedError
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.cores import available_cores
 from shmarray.pool.lane import Job, Lane, SegmentKey
-from shmarray.pool.outcome import Death, Failure, Outcome, describe_death
+from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death
 from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, COUNT, FAILED, FPE, MAX_LANES, READY, ChunkState, DispatchPage
 from shmarray.pool.process import WorkerProcess
@@ -123,6 +124,7 @@ class Pool:
         self._caller: Lane | None = None
         self._relay: OutputRelay | None = None
         self._task = ""
+        self._spin_ns = config.spin_us * 1000
         self._failed_starts = 0
         self._closed = False
         _pools.add(self)
@@ -211,8 +213,12 @@ class Pool:
         try:
             self._check_open()
             limit = self.lanes if caller is None else self.lanes - 1
-            self._start(limit)
-            return _Dispatch(self, ticket, limit, deadline, watch).run(start, stop, caller)
+            if len(self._workers) < limit or self._page is None:
+                self._start(limit)
+            dispatch = _Dispatch(self, ticket, limit, deadline, watch)
+            if dispatch.publish(start, stop, caller):
+                return COMPLETE
+            return dispatch.sort_out()
         finally:
             self._task = ""
             self._holder = None
@@ -235,9 +241,8 @@ class Pool:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this pool is closed; make another, or use shmarray.get_pool()")
-        if self._pid != os.getpid():
-            raise ValueError("this pool belongs to the parent process; use shmarray.get_pool() or make one here")
+            owner = "is closed" if self._pid == os.getpid() else "belongs to the parent process"
+            raise ValueError(f"this pool {owner}; make another, or use shmarray.get_pool()")
 
     def _start(self, count: int) -> None:
         if self._page is None:
@@ -257,7 +262,7 @@ class Pool:
         worker = WorkerProcess(lane, self._page.fd, self._relay.worker_fds)
         logger.debug("started worker %d (pid %d)", lane, worker.pid)
         settings = {
-            "spin_ns": config.spin_us * 1000,
+            "spin_ns": self._spin_ns,
             "config": {name: getattr(config, name) for name in ("namespace", "max_nbytes", "handle_ttl_s")},
             "log_level": logging.getLogger().level,
             "shmarray_log_level": logging.getLogger("shmarray").level,
@@ -387,6 +392,8 @@ class Pool:
 class _Dispatch:
     """One call of `Pool.dispatch`, with the pool's lock held."""
 
+    __slots__ = ("deadline", "limit", "outcome", "page", "pool", "running", "start", "stop", "ticket", "watch")
+
     def __init__(
         self,
         pool: Pool,
@@ -402,13 +409,15 @@ class _Dispatch:
         self.outcome = Outcome()
         self.running: dict[int, Death] = {}  # chunk -> who died over it
 
-    def run(self, start: int, stop: int, caller: Callable[[Lane, int], int] | None) -> Outcome:
-        pool, page, limit, calls = self.pool, self.page, self.limit, _calls()
+    def publish(self, start: int, stop: int, caller: Callable[[Lane, int], int] | None) -> bool:
+        """Open the job to all lanes, take part, and wait for the end; whether everything went well."""
+        pool, address, limit, calls = self.pool, self.page.address, self.limit, _calls()
+        number = self.ticket.number
         for worker in pool._workers[:limit]:
-            self._tell(worker)
-        epoch = calls.publish(page.address, self.ticket.number, start, stop, limit)
-        self.start, self.stop, self.epoch = start, stop, epoch
-        spin_ns = config.spin_us * 1000
+            if number not in worker.told or worker.channel.waiting:
+                self._tell(worker)
+        self.start, self.stop = start, stop
+        calls.publish(address, number, start, stop, limit)
         try:
             if caller is not None:
                 assert pool._caller is not None
@@ -417,23 +426,28 @@ class _Dispatch:
                         self._look()
                 except Exception as error:
                     self.outcome.failures.append(Failure.of(pool._caller.mark_failed(), error))
-            while not calls.settle(page.address, limit, spin_ns, _BITE_NS):
+            while not (settled := calls.settle(address, limit, pool._spin_ns, _BITE_NS)):
                 self._look()
         except BaseException:
             self._abort()
             raise
+        return settled == 1 and self.watch is None and not self.running
+
+    def sort_out(self) -> Outcome:
+        """What became of the chunks, once all is quiet."""
+        page = self.page
         words = page.words
         done = 0
-        for number in range(limit + 1):
+        for number in range(self.limit + 1):
             slot = page.slot(number, 0)
             done += int(words[slot + COUNT // 8])
             self.outcome.floating_flags |= int(words[slot + FPE // 8])
             if words[slot + FAILED // 8]:
                 self._collect_failure(number)
-        if done != stop - start or self.running:
+        if done != self.stop - self.start or self.running:
             self._sort_chunks()
         if self.watch is not None:
-            self.watch(int(np.count_nonzero(page.states[: stop - start] == ChunkState.DONE)))
+            self.watch(int(np.count_nonzero(page.states[: self.stop - self.start] == ChunkState.DONE)))
         return self.outcome
 
     def _tell(self, worker: WorkerProcess) -> None:
@@ -525,6 +539,7 @@ class _Dispatch:
                 self.outcome.failures.append(Failure(chunk, None, "the worker's report is lost", ""))
 
 
+@functools.cache
 def _calls() -> Any:
     from shmarray.pool.dispatch import calls
 

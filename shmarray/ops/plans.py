@@ -1,0 +1,55 @@
+"""Plans of calls that may come again with the same arrays: the hot path of kernels.
+
+Invariant: a plan is found only for the very arrays it was made for, with nothing about them changed; and remembering never
+keeps an array alive.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shmarray.array import SharedArray
+from shmarray.engine import Plan
+
+__all__ = ["PlanMemory"]
+
+_REMEMBERED = 64
+
+
+class _Remembered(NamedTuple):
+    arrays: tuple[weakref.ref[np.ndarray[Any, Any]], ...]
+    facts: tuple[tuple[Any, Any, Any], ...]  # shape, strides, dtype: all of an array that can change in place
+    plan: Plan
+
+
+class PlanMemory:
+    """The last plans of a kernel."""
+
+    __slots__ = ("_plans",)
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[int, ...], _Remembered] = OrderedDict()
+
+    def find(self, arrays: tuple[Any, ...]) -> Plan | None:
+        """The plan of a call with these arguments; identity decides."""
+        remembered = self._plans.get(tuple(map(id, arrays)))
+        if remembered is None:
+            return None
+        for reference, fact, array in zip(remembered.arrays, remembered.facts, arrays, strict=True):
+            if reference() is not array or fact != (array.shape, array.strides, array.dtype):
+                return None
+        return remembered.plan
+
+    def keep(self, arrays: Sequence[Any], plan: Plan) -> None:
+        """Remember a plan, if it can be run again: all its memory is that of these arguments."""
+        if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
+            return
+        facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
+        self._plans[tuple(map(id, arrays))] = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
+        if len(self._plans) > _REMEMBERED:
+            self._plans.popitem(last=False)

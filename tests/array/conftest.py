@@ -1,0 +1,16 @@
+"""Fixtures of the array tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from second_process import Peer
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    process = Peer()
+    yield process
+    process.close()
