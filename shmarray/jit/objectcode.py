@@ -95,8 +95,6 @@ def extract(compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = ()) -> Objec
     names = [variable.name for variable in library._final_module.global_variables]
     # The function's own environment first: `load` hands that one to the callable.
     names.sort(key=lambda name: name != description.env_name)
-    if compiled.lifted:
-        raise UnshippableError("it has lifted loops or object mode blocks")
     recursive = tuple(
         name.removeprefix(_RECURSION_PREFIX) for name in names if name.startswith(_RECURSION_PREFIX)
     )

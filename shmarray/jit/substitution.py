@@ -116,6 +116,9 @@ class _Pipeline(CompilerBase):  # type: ignore[misc]
     family: Family
 
     def define_pipelines(self) -> list[Any]:
+        for block in self.state.lifted:
+            # A `with numba.objmode` block holds the GIL, and numba would warn that our nogil cannot be had.
+            block.flags.release_gil = False
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "shmarray")
         passes.add_pass_after(_AdoptCallees, InlineInlinables)
         if not self.family.precise:
