@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from shmarray import registry
-from shmarray.segment import Segment, segment_of
+from shmarray.segment import segment_of
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
 
 __all__ = ["Operand", "address_of", "check_output", "overlap", "same_elements", "shared_copy"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shmarray.jit.compilation import Code, compile, load
     from shmarray.jit.counters import Statistics, statistics
+    from shmarray.jit.facts import remember
     from shmarray.jit.functions import return_type, scalar
     from shmarray.jit.identity import Fingerprint, fingerprint
     from shmarray.jit.policy import options
@@ -22,6 +23,7 @@ __all__ = [
     "fingerprint",
     "load",
     "options",
+    "remember",
     "return_type",
     "scalar",
     "statistics",
@@ -35,6 +37,7 @@ _HOMES = {
     "fingerprint": "identity",
     "load": "compilation",
     "options": "policy",
+    "remember": "facts",
     "return_type": "functions",
     "scalar": "functions",
     "statistics": "counters",

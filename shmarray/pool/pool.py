@@ -21,10 +21,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shmarray import registry
 from shmarray.configuration import config
 from shmarray.errors import WorkerDiedError
 from shmarray.pool.channel import ChannelClosedError
@@ -34,7 +35,9 @@ from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_de
 from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, COUNT, FAILED, FPE, MAX_LANES, READY, ChunkState, DispatchPage
 from shmarray.pool.process import WorkerProcess
-from shmarray.segment import Segment
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
 
 __all__ = ["JobTicket", "Pool", "WorkerInfo", "close_all", "get_pool", "new_number", "unmap_everywhere"]
 
@@ -317,6 +320,7 @@ class Pool:
                 segment = reference()
                 if segment is None:  # cannot be: the plan that is dispatched holds its arrays
                     raise RuntimeError("a segment of a running job is gone")
+                registry.lent(segment)
                 fd = segment.open_unlocked()
                 try:
                     channel.send(("map", key, max(segment.nbytes, 1), segment.mode == "r+"), [fd])
@@ -590,4 +594,5 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+registry.on_unmap(unmap_everywhere)
 atexit.register(close_all)
