@@ -72,7 +72,7 @@ class ChunkGrid:
 
 
 def normalize_chunks(
-    chunks: int | Sequence[int] | None, shape: tuple[int, ...], itemsize: int, chunk_nbytes: int
+    chunks: int | Sequence[int] | str | None, shape: tuple[int, ...], itemsize: int, chunk_nbytes: int
 ) -> tuple[int, ...]:
     """The shape of one chunk, from what a user asked for.
 

@@ -8,13 +8,13 @@ __all__ = ["ChunkInfo"]
 
 
 class ChunkInfo(NamedTuple):
-    """Where a chunk is. One entry a dimension, but for `index`.
+    """Where a chunk is. One entry a dimension, but for `number`.
 
-    The view that the function gets covers `start - before` to `stop + after`; `before` and `after` are the halo, less what
-    would lie outside the array.
+    The view that the function gets covers `start - before` to `stop + after`; `before` and `after` are the halo, less
+    what would lie outside the array.
     """
 
-    index: int  #: number of the chunk in C order
+    number: int  #: which chunk, counted in C order
     position: tuple[int, ...]  #: its place in the grid of chunks
     start: tuple[int, ...]  #: its first element, in the whole array
     stop: tuple[int, ...]  #: one past its last element

@@ -5,7 +5,8 @@ The block of numbers that a driver reads (64-bit words), n being the number of d
     0                 extent, chunk, count, halo of dimension d at 4 d
     4 n + k (1 + n)   operand k: address, then its stride in each dimension; inputs first, then the output, if any
 
-Inputs get the halo, cut short at the array's edges; the output gets the chunk alone. Importing this module imports numba.
+Inputs get the halo, cut short at the array's edges; the output gets the chunk alone. Importing this module imports
+numba.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def make_driver(
     core_slices = _core_slices(n_dims)
     n_inputs = len(inputs)
     zeros = (0,) * n_dims
-    output_view = None if output is None else view(output, n_dims, "A", False)
+    output_view: Any = None if output is None else view(output, n_dims, "A", False)
     stores = output is not None
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]

@@ -8,8 +8,8 @@ The block of numbers that a driver reads (64-bit words)::
 
 The last dimension is the row. Where all strides in it are the items' sizes the row loop is told to the compiler as
 free of dependences between its turns (`llvm.loop.parallel_accesses`), which holds since an output either is an input,
-element for element, or shares no memory with any (the caller of the engine has checked). So it vectorises without run-time
-alias checks, in place too. Importing this module imports numba.
+element for element, or shares no memory with any (the caller of the engine has checked). So it vectorises without
+run-time alias checks, in place too. Importing this module imports numba.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _make_row(function: Any, inputs: Sequence[tuple[types.Type, bool]], outputs:
             def loop(contiguous: bool) -> None:
                 group = _DistinctNode(builder.module) if contiguous else None
                 with cgutils.for_range(builder, length) as turn:
-                    places = []
+                    places: list[Any] = []
                     for k in range(n_operands):
                         if constant[k]:
                             places.append(None)
@@ -195,15 +195,17 @@ def _in_group(builder: Any, group: _DistinctNode | None) -> Iterator[None]:
 
 
 def _mark_parallel(body: Any, group: _DistinctNode) -> None:
-    """Say that turns of the loop whose last block is `body` do not depend on each other through the group's accesses."""
+    """Say that turns of the loop whose last block is `body` do not depend on each other through the group's
+    accesses."""
     module = body.function.module
     loop = _DistinctNode(module)
     loop.operands = (loop, module.add_metadata(["llvm.loop.parallel_accesses", group]))
     body.terminator.set_metadata("llvm.loop", loop)
 
 
-class _DistinctNode(ir.values.MDValue):
-    """A metadata node with an identity of its own, as loops and access groups need; llvmlite writes only uniqued ones."""
+class _DistinctNode(ir.values.MDValue):  # type: ignore[misc]  # llvmlite has no types
+    """A metadata node with an identity of its own, as loops and access groups need; llvmlite writes only uniqued
+    ones."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module, (), name=str(len(module.metadata)))

@@ -1,7 +1,7 @@
 """From a plan to its result: alone or across workers, again where that is safe, and an error where it is not.
 
-Invariant: when `run` returns, every chunk was applied exactly once or (out of place) completely; otherwise it raises, and the
-error names the chunks.
+Invariant: when `run` returns, every chunk was applied exactly once or (out of place) completely; otherwise it raises,
+and the error names the chunks.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ DEFAULT = Options()
 class Plan:
     """A call with everything decided but where it runs.
 
-    A plan may be kept and run again while the same arrays are alive: it holds addresses and weak references only, so it never
-    keeps a segment from going.
+    A plan may be kept and run again while the same arrays are alive: it holds addresses and weak references only, so it
+    never keeps a segment from going.
 
     Parameters
     ----------
@@ -89,7 +89,19 @@ class Plan:
         Number and machine code of what the job names.
     """
 
-    __slots__ = ("_kernels", "_segments", "_ticket", "bound", "caller_joins", "in_place", "job", "n_chunks", "name", "nbytes", "private")
+    __slots__ = (
+        "_kernels",
+        "_segments",
+        "_ticket",
+        "bound",
+        "caller_joins",
+        "in_place",
+        "job",
+        "n_chunks",
+        "name",
+        "nbytes",
+        "private",
+    )
 
     def __init__(
         self,

@@ -44,7 +44,10 @@ def broadcast_strides(shape: Sequence[int], strides: Sequence[int], to: Sequence
     (0, 8, 0)
     """
     missing = len(to) - len(shape)
-    own = [0 if have == 1 and want != 1 else stride for have, want, stride in zip(shape, to[missing:], strides, strict=True)]
+    own = [
+        0 if have == 1 and want != 1 else stride
+        for have, want, stride in zip(shape, to[missing:], strides, strict=True)
+    ]
     return (*(0,) * missing, *own)
 
 

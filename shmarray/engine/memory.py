@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-__all__ = ["read_word", "view", "word_address", "write_word"]
+__all__ = ["read_word", "view", "write_word"]
 
 _i64 = ir.IntType(64)
 

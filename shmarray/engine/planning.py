@@ -216,9 +216,7 @@ def plan_ufunc(
         ufunc, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), mask, grid
     )
     nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
-    return Plan(
-        ufunc.__name__, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=True
-    )
+    return Plan(ufunc.__name__, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=True)
 
 
 def _specs(

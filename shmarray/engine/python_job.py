@@ -134,10 +134,14 @@ def store_chunk(name: str, result: Any, output: Array | None, info: ChunkInfo) -
     """
     if output is None:
         if result is not None:
-            raise TypeError(f"{name} returned a {type(result).__name__} for chunk {info.index}, but nothing for the one it was tried on")
+            raise TypeError(
+                f"{name} returned a {type(result).__name__} for chunk {info.number}, after nothing for another"
+            )
         return
     if result is None:
-        raise TypeError(f"{name} returned nothing for chunk {info.index}; a function with out= returns each chunk's result")
+        raise TypeError(
+            f"{name} returned nothing for chunk {info.number}; with out= it must return each chunk's result"
+        )
     result = np.asarray(result)
     core = tuple(slice(a, z) for a, z in zip(info.start, info.stop, strict=True))
     shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
@@ -148,7 +152,7 @@ def store_chunk(name: str, result: Any, output: Array | None, info: ChunkInfo) -
         output[core] = result[tuple(slice(b, b + n) for b, n in zip(info.before, shape, strict=True))]
     else:
         raise ValueError(
-            f"{name} returned shape {result.shape} for chunk {info.index}; "
+            f"{name} returned shape {result.shape} for chunk {info.number}; "
             f"expected {shape}" + (f" or, with its halo, {with_halo}" if with_halo != shape else "")
         )
 
@@ -222,8 +226,8 @@ _PROBE_HEADER = 4096
 class ProbeJob:
     """Chunk 0 of a function whose result is not known yet: does it return an array, and of which dtype?
 
-    The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype, then the
-    items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
+    The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype,
+    then the items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
     """
 
     job: FunctionJob
@@ -260,7 +264,11 @@ class ProbeJob:
                 header = pickle.dumps(dtype)
                 if dtype.hasobject or room < np.prod(shape, dtype=object) or len(header) > _PROBE_HEADER - 8:
                     raise TypeError(f"{job.name} returned dtype {dtype}; give out= with the dtype that you want")
-                stored = scratch[_PROBE_HEADER:][: dtype.itemsize * int(np.prod(shape, dtype=object))].view(dtype).reshape(shape)
+                stored = (
+                    scratch[_PROBE_HEADER:][: dtype.itemsize * int(np.prod(shape, dtype=object))]
+                    .view(dtype)
+                    .reshape(shape)
+                )
                 at_origin = info._replace(start=tuple(0 for _ in shape), stop=shape)
                 store_chunk(job.name, result, stored, at_origin)
             scratch[:8].view(np.int64)[0] = len(header)
@@ -277,4 +285,5 @@ class ProbeJob:
             return None
         shape = tuple(part.stop - part.start for part in grid.slices(0))
         nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        return scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
+        chunk: Array = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
+        return chunk

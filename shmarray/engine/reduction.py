@@ -1,7 +1,8 @@
 """The driver of folds: each chunk of a fixed grid becomes a partial result; partials are combined in grid order.
 
-An array of any rank is seen as kept elements times reduced elements, both numbered in C order. A chunk is a range of each; chunk
-c covers kept range c % n and reduced range c // n. Its partials go to row c // n of an array (reduced ranges, kept elements).
+An array of any rank is seen as kept elements times reduced elements, both numbered in C order. A chunk is a range of
+each; chunk c covers kept range c % n and reduced range c // n. Its partials go to row c // n of an array (reduced
+ranges, kept elements).
 
 The block of numbers that a driver reads (64-bit words)::
 
@@ -167,7 +168,8 @@ def make_column_driver(
 
 
 def _make_offset() -> Any:
-    """A compiled function (dimensions, how many, flat index) -> offset in bytes; dimensions are (extent, stride) words."""
+    """A compiled function (dimensions, how many, flat index) -> offset in bytes; dimensions are (extent, stride)
+    words."""
     import numba
 
     @numba.njit(**jit.options())

@@ -40,7 +40,9 @@ def positional_arity(function: Callable[..., Any], *, without: Sequence[str] = (
     name = getattr(python, "__name__", "kernel")
     parameters = [p for p in inspect.signature(python).parameters.values() if p.name not in without]
     if any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
-        raise TypeError(f"{name} must take a fixed number of positional arguments; it takes {inspect.signature(python)}")
+        raise TypeError(
+            f"{name} must take a fixed number of positional arguments; it takes {inspect.signature(python)}"
+        )
     if not parameters:
         raise TypeError(f"{name} takes no argument; a kernel works on at least one array")
     return len(parameters)
@@ -49,8 +51,8 @@ def positional_arity(function: Callable[..., Any], *, without: Sequence[str] = (
 def as_scalar_or_array(args: Sequence[Any], *, name: str) -> list[Array | np.generic]:
     """Arguments as plain ndarray views or NumPy scalars.
 
-    Python numbers take the dtype that NumPy's promotion gives them beside the arrays (a float beside float32 is float32).
-    Arrays without dimensions are values.
+    Python numbers take the dtype that NumPy's promotion gives them beside the arrays (a float beside float32 is
+    float32). Arrays without dimensions are values.
     """
     arrays = [np.asarray(arg) for arg in args if isinstance(arg, np.ndarray | np.generic | list | tuple)]
     common = np.result_type(*arrays) if arrays else None
@@ -80,8 +82,10 @@ def as_outputs(
         return []
     given = out if isinstance(out, tuple) else (out,)
     if len(given) != count:
-        raise ValueError(f"{name} gives {count} arrays, so out must be {'a tuple of ' + str(count) if count > 1 else 'one array'}; "
-                         f"got {len(given)}")
+        raise ValueError(
+            f"{name} gives {count} arrays, so out must be {'a tuple of ' + str(count) if count > 1 else 'one array'}; "
+            f"got {len(given)}"
+        )
     outputs = []
     for array, dtype in zip(given, dtypes, strict=True):
         if not isinstance(array, SharedArray):
@@ -135,4 +139,6 @@ def by_value(function: Callable[..., Any]) -> bytes:
         return cloudpickle.dumps(function)  # type: ignore[no-any-return]
     except Exception as error:
         name = getattr(function, "__name__", "function")
-        raise TypeError(f"{name} cannot be sent to the workers: {error}. Pass what it needs as arguments instead") from error
+        raise TypeError(
+            f"{name} cannot be sent to the workers: {error}. Pass what it needs as arguments instead"
+        ) from error

@@ -63,9 +63,7 @@ class Chunkwise:
     def __repr__(self) -> str:
         return f"<chunkwise kernel {self.__name__}>"
 
-    def __call__(
-        self, *arrays: Any, out: Any = None, chunks: int | Sequence[int] | None = None, **options: Any
-    ) -> Any:
+    def __call__(self, *arrays: Any, out: Any = None, chunks: int | Sequence[int] | None = None, **options: Any) -> Any:
         if not options and chunks is None:
             plan = self._plans.find(arrays if out is None else (*arrays, out))
             if plan is not None:
@@ -112,7 +110,7 @@ class Chunkwise:
             return as_dtype(result.dtype)
 
         key = ("chunkwise result", self._key(), specs, n_dims, self._with_info)
-        return compiler.remember(key, infer)  # type: ignore[no-any-return]
+        return compiler.remember(key, infer)
 
     def _kernel(self, specs: tuple[Any, ...], output: np.dtype[Any] | None, n_dims: int) -> tuple[int, Any]:
         kernel = self._kernels.get((specs, output, n_dims))
@@ -192,9 +190,7 @@ class _Call:
 
     def _specs(self, *, writable: bool) -> tuple[Any, ...]:
         """Of each argument what its compiled type depends on: a dtype, or (dtype, layout, readonly)."""
-        whole = all(
-            chunk >= extent for chunk, extent in zip(self.grid.chunks[1:], self.grid.shape[1:], strict=True)
-        )
+        whole = all(chunk >= extent for chunk, extent in zip(self.grid.chunks[1:], self.grid.shape[1:], strict=True))
         specs: list[Any] = []
         for value in self.inputs:
             if isinstance(value, np.ndarray):
@@ -229,8 +225,10 @@ class _Call:
         if first is None:
             self._check_changeable()
             if any(self.halo):
-                raise TypeError(f"{self.name} has a halo, so it must return its result: chunks that are changed in place "
-                                "would be read by their neighbours")
+                raise TypeError(
+                    f"{self.name} has a halo, so it must return its result: chunks that are changed in place "
+                    "would be read by their neighbours"
+                )
             plan = plan_function(self.name, function, inputs, None, self.grid, self.halo, in_place=True, **facts)
             self._run(plan, options, inputs, [], start=1)
             return None
@@ -258,7 +256,9 @@ class _Call:
         if self.out is None:
             result = new_shared(self.grid.shape, dtype)
             return result.view(np.ndarray), result
-        (output,) = as_outputs(self.out, 1, self.grid.shape, (dtype if self.kernel._jit else self.out.dtype,), name=self.name)
+        (output,) = as_outputs(
+            self.out, 1, self.grid.shape, (dtype if self.kernel._jit else self.out.dtype,), name=self.name
+        )
         check_output(output, self.arrays, name=self.name)
         return output, self.out
 
@@ -331,9 +331,9 @@ def chunkwise(
 ) -> Any:
     """Make a kernel of a function of whole chunks.
 
-    The function gets plain ndarray views of the same chunk of each array (scalars as they are). It changes them in place and
-    returns nothing, or returns an array: of the chunk's shape, or of the shape of the chunk with its halo, which is then cut
-    off. It runs in the workers alone.
+    The function gets plain ndarray views of the same chunk of each array (scalars as they are). It changes them in
+    place and returns nothing, or returns an array: of the chunk's shape, or of the shape of the chunk with its halo,
+    which is then cut off. It runs in the workers alone.
 
     Parameters
     ----------
@@ -350,8 +350,8 @@ def chunkwise(
     Returns
     -------
     callable
-        `kernel(*arrays, out=None, chunks=None, pool=None, progress=False, timeout=None, retries=2)`; it gives the array of
-        the results, or None where the function works in place.
+        `kernel(*arrays, out=None, chunks=None, pool=None, progress=False, timeout=None, retries=2)`; it gives the array
+        of the results, or None where the function works in place.
 
     Examples
     --------

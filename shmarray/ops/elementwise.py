@@ -68,7 +68,8 @@ class Elementwise:
         signature = tuple((value.dtype, not isinstance(value, np.ndarray)) for value in inputs)
         dtypes = self._result_dtypes(signature, inputs)
         outputs = as_outputs(out, len(dtypes), shape, dtypes, name=name)
-        in_place = any([check_output(output, arrays, name=name) for output in outputs])
+        checked = [check_output(output, arrays, name=name) for output in outputs]  # each of them is looked at
+        in_place = any(checked)
         for position, output in enumerate(outputs):
             if any(np.shares_memory(output, other) for other in outputs[:position]):
                 raise ValueError(f"{name}: two outputs share memory; give each an array of its own")
@@ -80,9 +81,7 @@ class Elementwise:
         targets = outputs if joins else reachable(outputs)
         if self._jit:
             kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
-            plan = plan_elementwise(
-                name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins
-            )
+            plan = plan_elementwise(name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins)
         else:
             plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
         run(plan, options)
@@ -116,7 +115,9 @@ class Elementwise:
         result = compiler.return_type(self._function(), [from_dtype(dtype) for dtype, _ in signature])
         kinds = tuple(result) if isinstance(result, types.BaseTuple) else (result,)
         if not kinds or any(isinstance(kind, types.NoneType) for kind in kinds):
-            raise TypeError(f"{self.__name__} must return a value, or a tuple of values, for each item; it returns {result}")
+            raise TypeError(
+                f"{self.__name__} must return a value, or a tuple of values, for each item; it returns {result}"
+            )
         return tuple(as_dtype(types.unliteral(kind)) for kind in kinds)
 
     def _try_out(self, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
@@ -160,8 +161,8 @@ def elementwise(
 ) -> Any:
     """Make a kernel of a function of scalars.
 
-    The kernel broadcasts its arguments as a ufunc does, applies the function to each item, and writes one array, or as many
-    as the function returns values. All of it is one loop: no temporary array is made.
+    The kernel broadcasts its arguments as a ufunc does, applies the function to each item, and writes one array, or as
+    many as the function returns values. All of it is one loop: no temporary array is made.
 
     Parameters
     ----------

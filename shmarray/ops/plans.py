@@ -1,7 +1,7 @@
 """Plans of calls that may come again with the same arrays: the hot path of kernels.
 
-Invariant: a plan is found only for the very arrays it was made for, with nothing about them changed; and remembering never
-keeps an array alive.
+Invariant: a plan is found only for the very arrays it was made for, with nothing about them changed; and remembering
+never keeps an array alive.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PlanMemory:
         if remembered is None:
             return None
         for reference, fact, array in zip(remembered.arrays, remembered.facts, arrays, strict=True):
-            if reference() is not array or fact != (array.shape, array.strides, array.dtype):
+            if array is None or reference() is not array or fact != (array.shape, array.strides, array.dtype):
                 return None
         return remembered.plan
 

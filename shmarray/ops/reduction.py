@@ -1,4 +1,5 @@
-"""`@reduction`: a fold becomes a kernel that reduces arrays over any axes, with the same bits for any number of workers."""
+"""`@reduction`: a fold becomes a kernel that reduces arrays over any axes, with the same bits for any number of
+workers."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from shmarray import jit as compiler
-from shmarray.array import SharedArray
 from shmarray.configuration import config
 from shmarray.engine import DEFAULT, Options, ReductionShape, check_output, plan_reduction, run
 from shmarray.ops.arguments import plain_function, positional_arity, reachable_if_large
@@ -66,7 +66,9 @@ class Reduction:
         name = self.__name__
         data = np.asarray(array)
         if data.dtype.hasobject:
-            raise TypeError(f"{name}: dtype {data.dtype} holds Python objects; convert it, for example with .astype(float)")
+            raise TypeError(
+                f"{name}: dtype {data.dtype} holds Python objects; convert it, for example with .astype(float)"
+            )
         axes = _normal_axes(axis, data.ndim)
         accumulator = self._accumulator(data.dtype)
         shape = tuple(extent for i, extent in enumerate(data.shape) if i not in axes)
@@ -83,9 +85,7 @@ class Reduction:
         result[...] = values
         return result
 
-    def _check_out(
-        self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Array
-    ) -> Array | None:
+    def _check_out(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Array) -> Array | None:
         if out is None:
             return None
         if not isinstance(out, np.ndarray):
@@ -93,7 +93,9 @@ class Reduction:
         if out.shape != shape:
             raise ValueError(f"{self.__name__}: out has shape {out.shape}; the result has shape {shape}")
         if not np.can_cast(dtype, out.dtype, casting="same_kind"):
-            raise TypeError(f"{self.__name__}: out has dtype {out.dtype}, which cannot hold {dtype} by same-kind casting")
+            raise TypeError(
+                f"{self.__name__}: out has dtype {out.dtype}, which cannot hold {dtype} by same-kind casting"
+            )
         plain = out.view(np.ndarray)
         check_output(plain, [data], name=self.__name__)
         return plain
@@ -109,14 +111,25 @@ class Reduction:
         joins = not self._debug
         run(plan_reduction(self.__name__, kernel, data, partials, how, caller_joins=joins), options)
         if how.n_ranges == 1:
-            return partials[0]
+            only: Array = partials[0]
+            return only
         # The partials of a kept element stand in one column: fold these with `combine`, in the order of the grid.
         combined = np.empty((1, how.n_kept), accumulator)
         shape = (how.n_ranges, how.n_kept)
         down = ReductionShape((1,), (0,), how.n_kept, how.n_ranges, how.n_kept, how.n_ranges, by_rows=False)
         private = np.ascontiguousarray(partials.reshape(shape))
-        run(plan_reduction(self.__name__, self._kernel("combine", accumulator, accumulator), private, combined, down, caller_joins=True))
-        return combined[0]
+        run(
+            plan_reduction(
+                self.__name__,
+                self._kernel("combine", accumulator, accumulator),
+                private,
+                combined,
+                down,
+                caller_joins=True,
+            )
+        )
+        result: Array = combined[0]
+        return result
 
     @staticmethod
     def _partials(shape: tuple[int, int], dtype: np.dtype[Any], nbytes: int) -> Array:
@@ -169,7 +182,9 @@ class Reduction:
             if wider == dtype:
                 return dtype
             dtype = wider
-        raise TypeError(f"{self.__name__}: the accumulator's type grows with every step; give an identity of the final type")
+        raise TypeError(
+            f"{self.__name__}: the accumulator's type grows with every step; give an identity of the final type"
+        )
 
     def _kernel(self, form: str, item: np.dtype[Any], accumulator: np.dtype[Any]) -> tuple[int, Any]:
         kernel = self._kernels.get((form, item, accumulator))
@@ -228,14 +243,15 @@ def reduction(
 ) -> Any:
     """Make a kernel of a fold.
 
-    The array is cut into a grid that depends on its shape, dtype and the axes alone. Each part is folded from `identity` on,
-    and the parts are joined in order; so the bits of the result do not depend on workers, settings or machine.
+    The array is cut into a grid that depends on its shape, dtype and the axes alone. Each part is folded from
+    `identity` on, and the parts are joined in order; so the bits of the result do not depend on workers, settings or
+    machine.
 
     Parameters
     ----------
     function : callable
-        `f(accumulator, item)` gives the new accumulator, a number. The accumulator's dtype is the one that holds `identity`
-        and everything that the function gives.
+        `f(accumulator, item)` gives the new accumulator, a number. The accumulator's dtype is the one that holds
+        `identity` and everything that the function gives.
     identity : number
         The accumulator of nothing: `combine(identity, a) == a`.
     combine : callable
@@ -246,8 +262,8 @@ def reduction(
     Returns
     -------
     callable
-        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2)`. Over all
-        axes it gives a NumPy scalar, otherwise a SharedArray.
+        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2)`.
+        Over all axes it gives a NumPy scalar, otherwise a SharedArray.
 
     Examples
     --------

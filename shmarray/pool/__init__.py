@@ -10,8 +10,9 @@ from shmarray.pool.pool import (
     WorkerInfo,
     close_all,
     get_pool,
+    held_descriptors,
     new_number,
-    unmap_everywhere,
+    worker_pids,
 )
 from shmarray.pool.solo import run_alone
 from shmarray.pool.worker import current_worker
@@ -33,7 +34,8 @@ __all__ = [
     "current_worker",
     "describe_death",
     "get_pool",
+    "held_descriptors",
     "new_number",
     "run_alone",
-    "unmap_everywhere",
+    "worker_pids",
 ]

@@ -1,8 +1,8 @@
 """Messages between a caller and one worker, with descriptors beside them.
 
-A Unix socket of packets: each message is one pickle, whole or not at all. Long ones travel in anonymous shared memory and
-only its descriptor goes through the socket, so that no message is limited by a socket's buffer. Sending never blocks the
-caller: what a stopped or slow worker does not take waits in a queue here, in order.
+A Unix socket of packets: each message is one pickle, whole or not at all. Long ones travel in anonymous shared memory
+and only its descriptor goes through the socket, so that no message is limited by a socket's buffer. Sending never
+blocks the caller: what a stopped or slow worker does not take waits in a queue here, in order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many cores may this process use?
 
-The least of what the scheduler allows (affinity), what the cgroup's quota pays for, and what the user or the test runner
-has said: `LOKY_MAX_CPU_COUNT`, and `PYTEST_XDIST_WORKER_COUNT` test processes that share the machine.
+The least of what the scheduler allows (affinity), what the cgroup's quota pays for, and what the user or the test
+runner has said: `LOKY_MAX_CPU_COUNT`, and `PYTEST_XDIST_WORKER_COUNT` test processes that share the machine.
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ def _positive_variable(name: str) -> int | None:
 
 
 def _cgroup_quota(cgroup: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Cores' worth of CPU time that the cgroup (v2 or v1) may use, the tightest of it and its parents; None: no limit."""
+    """Cores' worth of CPU time that the cgroup (v2 or v1) may use, the tightest of it and its parents; None: no
+    limit."""
     quotas = []
     for hierarchy, path in _memberships(membership):
-        roots = [(cgroup, _quota_v2)] if hierarchy == "" else [(cgroup / "cpu", _quota_v1), (cgroup / hierarchy, _quota_v1)]
+        roots = (
+            [(cgroup, _quota_v2)] if hierarchy == "" else [(cgroup / "cpu", _quota_v1), (cgroup / hierarchy, _quota_v1)]
+        )
         for root, read in roots:
             here = root / path.lstrip("/")
             while True:

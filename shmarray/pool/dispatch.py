@@ -1,6 +1,6 @@
-"""The moves of the dispatch page, as compiled code: publish, claim, begin, finish, settle, await_job.
+"""The moves of the dispatch page, as compiled code: publish, claim, finish, settle, await_job.
 
-`claim`, `begin` and `finish` are for the drivers of kernels, which inline them. The others are called from Python
+`claim` and `finish` are for the drivers of kernels, which inline them. The others are called from Python
 through `calls()`. What each does to the page, and why that is safe, stands in `shmarray.pool.page`.
 Importing this module imports numba.
 """
@@ -30,7 +30,7 @@ from shmarray.pool.atomics import (
     store_u8,
 )
 
-__all__ = ["begin", "calls", "claim", "finish", "over_budget"]
+__all__ = ["calls", "claim", "finish", "over_budget"]
 
 EPOCH, CONTROL, NEXT = at.EPOCH, at.CONTROL, at.NEXT
 JOB, START, STOP, LIMIT = at.JOB, at.START, at.STOP, at.LIMIT
@@ -70,7 +70,7 @@ def over_budget(started_ns, budget_ns):  # type: ignore[no-untyped-def]
 
 @_inline
 def _quiet(page, limit):  # type: ignore[no-untyped-def]
-    for lane in range(1, limit + 1):
+    for lane in range(1, limit + 1):  # noqa: SIM110  # numba has no all() over a generator
         if load_i64(page + SLOTS + lane * SLOT_NBYTES + ACTIVE) != 0:
             return False
     return True
@@ -116,7 +116,8 @@ def _make_settle() -> Callable[..., Any]:
     def settle(page, limit, spin_ns, budget_ns):  # type: ignore[no-untyped-def]
         """Wait until all is claimed and no lane is active, and close the epoch.
 
-        0 when the budget ran out before; 1 when every chunk is done and nothing was noted; 2 when the slots want a look.
+        0 when the budget ran out before; 1 when every chunk is done and nothing was noted; 2 when the slots want a
+        look.
         """
         started = monotonic_ns()
         while not _settled(page, limit):

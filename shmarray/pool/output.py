@@ -1,8 +1,8 @@
 """What workers print and log reaches the caller.
 
-Workers' standard output and error are pipes; their log records are packets. One daemon thread in the caller copies text to
-`sys.stdout` and `sys.stderr` (whatever these are: a terminal, a notebook's cell, a test's capture) and hands records to the
-caller's loggers. `drain` does the same at once, so that a call returns after what its workers said.
+Workers' standard output and error are pipes; their log records are packets. One daemon thread in the caller copies text
+to `sys.stdout` and `sys.stderr` (whatever these are: a terminal, a notebook's cell, a test's capture) and hands records
+to the caller's loggers. `drain` does the same at once, so that a call returns after what its workers said.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class OutputRelay:
     def worker_fds(self) -> tuple[int, int, int]:
         """What a worker writes to: standard output, standard error, log packets."""
         return self._stdout_in, self._stderr_in, self._log_in.fileno()
+
+    def descriptors(self) -> set[int]:
+        """What it holds open."""
+        pipes = {self._stdout, self._stdout_in, self._stderr, self._stderr_in, self._stop, self._stop_in}
+        return pipes | {self._log.fileno(), self._log_in.fileno()}
 
     def start(self) -> None:
         """Start the thread (again, in a process where it is not running)."""

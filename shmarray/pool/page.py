@@ -93,11 +93,17 @@ class DispatchPage:
         start = self.slot(lane, 0)
         self.words[start : start + SLOT_NBYTES // 8] = 0
 
+    def close_descriptor(self) -> None:
+        """Give up the descriptor: nobody else will map this page."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def close(self) -> None:
         """Give the memory back. The views `words` and `states` must not be used any more."""
         if not self._closed:
             self._closed = True
-            os.close(self.fd)
+            self.close_descriptor()
             unmap(self.address, _NBYTES)
 
     def __del__(self) -> None:

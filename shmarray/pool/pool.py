@@ -3,8 +3,9 @@
 A pool of n lanes has n workers. A job that the caller may join runs on the caller and workers 1 to n - 1; any other on
 workers 1 to n. So the last worker is started only when it is first needed, and the caller's core is never shared.
 
-Invariants: a dead worker never makes a dispatch hang (its pidfd is watched every few milliseconds), and what it was doing is
-told exactly: chunks done, untouched, failed, or of unknown content. Workers end with the pool, and with the caller.
+Invariants: a dead worker never makes a dispatch hang (its pidfd is watched every few milliseconds), and what it was
+doing is told exactly: chunks done, untouched, failed, or of unknown content. Workers end with the pool, and with the
+caller.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from shmarray.pool.process import WorkerProcess
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["JobTicket", "Pool", "WorkerInfo", "close_all", "get_pool", "new_number", "unmap_everywhere"]
+__all__ = ["JobTicket", "Pool", "WorkerInfo", "close_all", "get_pool", "held_descriptors", "new_number", "worker_pids"]
 
 logger = logging.getLogger("shmarray.pool")
 
@@ -188,7 +189,7 @@ class Pool:
         *,
         caller: Callable[[Lane, int], int] | None,
         deadline: float | None = None,
-        watch: Callable[[int], None] | None = None,
+        watch: Callable[[int], object] | None = None,
     ) -> Outcome:
         """Have chunks `start` to `stop` of a job done.
 
@@ -207,8 +208,8 @@ class Pool:
         Returns
         -------
         Outcome
-            What was not done and why. On an exception in this thread (Ctrl-C), running chunks get a moment to finish and
-            are killed; then it propagates.
+            What was not done and why. On an exception in this thread (Ctrl-C), running chunks get a moment to finish
+            and are killed; then it propagates.
         """
         self._lock.acquire()
         self._holder = threading.get_ident()
@@ -404,7 +405,7 @@ class _Dispatch:
         ticket: JobTicket,
         limit: int,
         deadline: float | None,
-        watch: Callable[[int], None] | None,
+        watch: Callable[[int], object] | None,
     ) -> None:
         assert pool._page is not None
         self.pool, self.ticket, self.limit = pool, ticket, limit
@@ -571,6 +572,24 @@ def get_pool() -> Pool:
             if pool is None or pool._closed:
                 pool = _default = Pool()
     return pool
+
+
+def worker_pids() -> set[int]:
+    """The processes of the default pool, which live as long as this one."""
+    return set() if _default is None else {worker.pid for worker in _default._workers}
+
+
+def held_descriptors() -> set[int]:
+    """Descriptors that the default pool keeps open in this process."""
+    pool = _default
+    if pool is None:
+        return set()
+    held = set[int]().union(*(worker.descriptors for worker in pool._workers))
+    if pool._page is not None:
+        held.add(pool._page.fd)
+    if pool._relay is not None:
+        held |= pool._relay.descriptors()
+    return held
 
 
 def unmap_everywhere(key: SegmentKey) -> None:

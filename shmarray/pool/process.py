@@ -21,9 +21,8 @@ from shmarray.pool.channel import Channel
 __all__ = ["WorkerProcess"]
 
 # One lane is one core: what runs inside must not start threads of its own for each.
-_SINGLE_THREADED = {
-    name: "1"
-    for name in (
+_SINGLE_THREADED = dict.fromkeys(
+    (
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",
         "MKL_NUM_THREADS",
@@ -31,13 +30,11 @@ _SINGLE_THREADED = {
         "VECLIB_MAXIMUM_THREADS",
         "NUMEXPR_NUM_THREADS",
         "NUMBA_NUM_THREADS",
-    )
-}
-
-_START = (
-    "import sys; sys.path[:] = sys.argv[6:]; "
-    "from shmarray.pool.worker import main; main(*map(int, sys.argv[1:6]))"
+    ),
+    "1",
 )
+
+_START = "import sys; sys.path[:] = sys.argv[6:]; from shmarray.pool.worker import main; main(*map(int, sys.argv[1:6]))"
 
 
 class WorkerProcess:
@@ -68,6 +65,11 @@ class WorkerProcess:
         self._pidfd = os.pidfd_open(self.pid)
         self._poll = select.poll()
         self._poll.register(self._pidfd, select.POLLIN)
+
+    @property
+    def descriptors(self) -> set[int]:
+        """What it holds open in this process."""
+        return {self.channel.fileno(), self._pidfd}
 
     @property
     def alive(self) -> bool:
@@ -123,9 +125,7 @@ def _spawn(lane: int, page_fd: int, channel_fd: int, output_fds: tuple[int, int,
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources, start=1)]
         # Ctrl-C goes to the whole process group: blocked here, ignored by the worker as its first act.
-        return os.posix_spawn(
-            sys.executable, arguments, environment, file_actions=actions, setsigmask=[signal.SIGINT]
-        )
+        return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setsigmask=[signal.SIGINT])
     finally:
         for fd in sources:
             os.close(fd)

@@ -21,7 +21,7 @@ _thread = threading.local()
 
 
 def run_alone(
-    caller: Callable[[Lane, int], int], start: int, stop: int, watch: Callable[[int], None] | None = None
+    caller: Callable[[Lane, int], int], start: int, stop: int, watch: Callable[[int], object] | None = None
 ) -> Outcome:
     """Do chunks `start` to `stop` on this thread.
 
@@ -71,4 +71,8 @@ def run_alone(
 
 def _lane() -> Lane:
     lane: Lane | None = getattr(_thread, "lane", None)
-    return lane if lane is not None else Lane(0, DispatchPage.create())
+    if lane is None:
+        page = DispatchPage.create()
+        page.close_descriptor()
+        lane = Lane(0, page)
+    return lane

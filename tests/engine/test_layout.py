@@ -56,4 +56,6 @@ def test_broadcast_strides_as_numpys():
         array = np.zeros(shape)
         expected = np.broadcast_to(array, to).strides
         ours = broadcast_strides(array.shape, array.strides, to)
-        assert [s for s, n in zip(ours, to, strict=True) if n > 1] == [s for s, n in zip(expected, to, strict=True) if n > 1]
+        assert [s for s, n in zip(ours, to, strict=True) if n > 1] == [
+            s for s, n in zip(expected, to, strict=True) if n > 1
+        ]
