@@ -27,6 +27,7 @@ from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import options
+from shmarray.jit.substitution import libraries
 
 __all__ = ["Code", "compile", "load"]
 
@@ -156,7 +157,7 @@ def _from_numba(
 ) -> Code:
     compiled = _compile(driver, arity, check_bounds=check_bounds, kernel=kernel)
     try:
-        data = objectcode.extract(compiled, print_.tables).to_bytes()
+        data = objectcode.extract(compiled, print_.tables, libraries()).to_bytes()
     except objectcode.UnshippableError as error:
         debug("%s travels as source: %s", compiled.fndesc.qualname, error)
         reason = str(error)
@@ -192,7 +193,7 @@ def _compile(driver: Driver, arity: int, *, check_bounds: bool, kernel: object =
     try:
         dispatcher.compile(types.int64(*arguments))
     except Exception as error:
-        raise compile_error(error, kernel or function) from error
+        raise compile_error(error, kernel or function) from error.with_traceback(None)
     count("compiled")
     debug("compiled %s", function.__qualname__)
     return dispatcher.overloads[arguments]
