@@ -25,6 +25,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NopythonTypeInference
+from numba.core.registry import cpu_target
 from numba.core.untyped_passes import InlineInlinables
 
 from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
@@ -37,12 +38,18 @@ def substitutes() -> Mapping[Any, Any]:
     """Return the table: NumPy's or `math`'s function -> what numba is to call instead."""
     from importlib import import_module
 
+    fresh = "shmarray.kernels.math" not in sys.modules
     try:
         table: Mapping[Any, Any] = import_module("shmarray.kernels.math").SUBSTITUTES
     except ModuleNotFoundError as error:
         if error.name not in ("shmarray.kernels", "shmarray.kernels.math"):
             raise
         return {}  # a build without the kernels: NumPy's functions stay
+    if fresh:
+        # The overloads that the import registered are unknown to numba until it looks; it does so by itself only at the
+        # start of a compilation, and this is the middle of one.
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
     return table
 
 
