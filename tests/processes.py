@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-def run_python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: str, timeout_s: float = 60.0, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, in the test's namespace; its failure is the test's."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout_s,
         env={**os.environ, **environ},
         check=False,
     )
@@ -40,7 +42,12 @@ def holding(code: str, *arguments: str, **environ: str) -> Iterator[subprocess.P
     It ends when its standard input closes, at the end of the `with` block at the latest.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\nimport sys\nsys.stdin.read()", *arguments],
+        [
+            sys.executable,
+            "-c",
+            f"{code}\nprint('ready', flush=True)\nimport sys\nsys.stdin.read()",
+            *arguments,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

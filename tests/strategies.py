@@ -30,9 +30,7 @@ def dtypes() -> st.SearchStrategy[np.dtype[Any]]:
     """Plain, structured (nested, aligned, with sub-arrays) and datetime dtypes, any byte order."""
     return st.recursive(
         _plain(),
-        lambda inner: hnp.array_dtypes(
-            subtype_strategy=inner, min_size=1, max_size=4, allow_subarrays=True
-        ),
+        lambda inner: hnp.array_dtypes(subtype_strategy=inner, min_size=1, max_size=4, allow_subarrays=True),
         max_leaves=6,
     )
 

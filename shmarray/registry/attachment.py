@@ -357,9 +357,7 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
     try:
         size = _check_file(fd, path, bare, forbidden=0o022)
         if size < nbytes:
-            raise ValueError(
-                f"segment {bare!r} has {size} bytes; this shape and dtype need {nbytes}"
-            )
+            raise ValueError(f"segment {bare!r} has {size} bytes; this shape and dtype need {nbytes}")
         if not size:
             raise ValueError(f"segment {bare!r} has no bytes yet; its maker has not given it a size")
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

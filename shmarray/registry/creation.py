@@ -3,7 +3,7 @@
 ::
 
     check the arguments -> quota -> a kept mapping, or a new file:
-        O_TMPFILE -> reserve pages in slices -> shared lock -> map
+        O_TMPFILE -> shared lock -> reserve pages in slices -> map
     -> write the descriptor -> (named) link to the public name, which fails when the name is taken
 
 Invariant: nothing half-made is visible. Killed before the link, a nameless file goes by itself; what has
@@ -271,17 +271,23 @@ def _check_quota(nbytes: int, namespace: str) -> None:
 
 def _reserve_new(capacity: int, namespace: str) -> Mapping:
     length = capacity + DESCRIPTOR_NBYTES
-    fd, file_name = _open_new(namespace)
+    while True:
+        fd, file_name = _open_new(namespace)
+        try:
+            if ARMED:
+                reach("create.lock")
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+        except BaseException:
+            _close_new(fd, file_name)
+            raise
+        if file_name is None or status.st_nlink:
+            break
+        os.close(fd)  # a gc came between the making and the lock, and took it for a dead one
     try:
         if ARMED:
             reach("create.reserve")
         reserve(fd, length)
-        if ARMED:
-            reach("create.lock")
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        status = os.fstat(fd)
-        if file_name is not None and not status.st_nlink:
-            raise ShmArrayError("the new segment's file was removed while it was made; try again")
         if ARMED:
             reach("create.map")
         try:
@@ -295,9 +301,7 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
                 limit="address space",
             ) from error
     except BaseException:
-        os.close(fd)
-        if file_name is not None:
-            os.unlink(f"{DIRECTORY}/{file_name}")
+        _close_new(fd, file_name)
         raise
     if length >= _HUGE_NBYTES:
         libc.advise_huge(address, length)
@@ -316,6 +320,13 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     mapping.linkable = file_name is None
     mapping.fresh = True
     return mapping
+
+
+def _close_new(fd: int, file_name: str | None) -> None:
+    os.close(fd)
+    if file_name is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{DIRECTORY}/{file_name}")
 
 
 _NOTHING = Descriptor((), np.dtype("u1"), 1)
@@ -393,6 +404,10 @@ def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
     """Make the segment visible under its name; False when the name is taken."""
     namespace = mapping.namespace
     wanted = public_name(namespace, name)
+    # The lock's file exists before anything that takes the lock to remove: memory may be full by then.
+    if store.names.namespace != namespace:
+        with store:
+            store.names.prepare(namespace)
     if replace:
         _replace(mapping, wanted)
         return True

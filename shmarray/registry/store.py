@@ -302,6 +302,8 @@ class Store:
                 if not os.fstat(fd).st_nlink:
                     mapping.file_name = None
                     return False
+                if ARMED:
+                    reach("detach.withdraw")
                 words[_GENERATION] = generation + 1
                 # Our odd generation must be out before we read their word (see `_read` of attachment);
                 # a lease has that barrier in it.
@@ -311,8 +313,12 @@ class Store:
                     hidden = mapping.hidden_name
                     if hidden is None or not hidden.startswith(mapping.namespace + "~"):
                         hidden = mapping.hidden_name = new_private_name(mapping.namespace)
+                    if ARMED:
+                        reach("detach.hide")
                     os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
                     mapping.file_name = hidden
+                    if ARMED:
+                        reach("detach.hidden")
                     return True
         except (OSError, ShmArrayError):
             pass  # not for us, then; to be destroyed as if it had never been reusable

@@ -51,8 +51,14 @@ def test_what_is_created_is_what_info_reads(dtype: np.dtype[Any], shape: tuple[i
     ["a/b", "../x", "", ".hidden", "x" * 201, "a b", "a\n", "a\0b", "\x1b[31m", "naïve", "a~b", "a:b", "*"],
 )
 def test_names_that_are_none_are_refused(name: str) -> None:
-    for call in (lambda: registry.create(3, name=name), lambda: registry.attach(name), lambda: registry.unlink(name)):
-        with pytest.raises(ValueError, match="is no name for an array: use 1 to 200 characters of A-Z a-z 0-9"):
+    for call in (
+        lambda: registry.create(3, name=name),
+        lambda: registry.attach(name),
+        lambda: registry.unlink(name),
+    ):
+        with pytest.raises(
+            ValueError, match="is no name for an array: use 1 to 200 characters of A-Z a-z 0-9"
+        ):
             call()
 
 
@@ -153,7 +159,9 @@ def test_a_name_left_by_a_crash_is_free(namespace: str) -> None:
 
 
 def test_a_kept_array_lives_without_holders_until_unlink() -> None:
-    run_python("from shmarray import registry; a = registry.create(3, 'u1', name='x', keep=True); a.buf[1] = 9")
+    run_python(
+        "from shmarray import registry; a = registry.create(3, 'u1', name='x', keep=True); a.buf[1] = 9"
+    )
     assert registry.gc() == []
     again = registry.attach("x")
     assert again.buf[1] == 9
@@ -170,7 +178,9 @@ def test_the_quota_counts_the_namespace(namespace: str) -> None:
     with shmarray.config.override(max_nbytes=100_000):
         with holding("from shmarray import registry; a = registry.create(60_000, 'u1', name='other')"):
             first = registry.create(20_000, "u1")
-            with pytest.raises(OutOfSharedMemoryError, match="config.max_nbytes allows; drop arrays") as caught:
+            with pytest.raises(
+                OutOfSharedMemoryError, match="config.max_nbytes allows; drop arrays"
+            ) as caught:
                 registry.create(20_000, "u1")
             assert caught.value.limit == "config.max_nbytes"
         second = registry.create(20_000, "u1")

@@ -23,7 +23,14 @@ def test_every_dtype_of_the_list_comes_back_equal(dtype: np.dtype[Any]) -> None:
 
 @pytest.mark.parametrize(
     "dtype",
-    [object, "O", np.dtypes.StringDType(), [("a", "f4"), ("b", object)], (object, (2,)), [("a", [("b", "O")])]],
+    [
+        object,
+        "O",
+        np.dtypes.StringDType(),
+        [("a", "f4"), ("b", object)],
+        (object, (2,)),
+        [("a", [("b", "O")])],
+    ],
     ids=["object", "O", "StringDType", "field", "sub-array", "nested"],
 )
 def test_objects_are_refused_at_any_depth(dtype: Any) -> None:
@@ -52,7 +59,9 @@ def test_arbitrary_bytes_are_a_dtype_without_objects_or_a_value_error(text: byte
     assert not dtype.hasobject
 
 
-@pytest.mark.parametrize("word", [b"|O", b"O", b"f8,O", b"float", b"(2,)f8", b"|V8x", b"<f9", b"<M8[O]", b"\xff"])
+@pytest.mark.parametrize(
+    "word", [b"|O", b"O", b"f8,O", b"float", b"(2,)f8", b"|V8x", b"<f9", b"<M8[O]", b"\xff"]
+)
 def test_words_that_numpy_would_look_up_are_refused(word: bytes) -> None:
     with pytest.raises(ValueError, match="none that a segment may hold"):
         decode_dtype(b"T" + bytes([len(word)]) + word)
