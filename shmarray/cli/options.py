@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,6 +16,12 @@ from click.shell_completion import CompletionItem
 from shmarray.configuration import config
 
 __all__ = ["ByteSize", "complete_names", "json_option", "namespace_option"]
+
+if TYPE_CHECKING:
+    # Generic in its type from click 8.3 on for type checkers; never subscripted at run time, for older ones.
+    _ParamType = click.ParamType[int]
+else:
+    _ParamType = click.ParamType
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -60,7 +66,7 @@ def complete_names(
     return [CompletionItem(name) for name in names if name and name.startswith(incomplete)]
 
 
-class ByteSize(click.ParamType):
+class ByteSize(_ParamType):
     """A number of bytes: `400MB`, `1.5GiB`, `64k`, `1000000`, or a word such as `small`.
 
     Parameters

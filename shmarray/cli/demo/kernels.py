@@ -116,7 +116,7 @@ def loops(cell_x: float, cell_y: float, exaggeration: float) -> tuple[Loop, Loop
             lit *= share / np.sqrt(rise_x * rise_x + rise_y * rise_y + one)
             return np.uint8(min(lit * white + half, white))
 
-        return _over_rows(soft_shade_of)
+        return _over_rows(soft_shade_of)  # type: ignore[no-any-return]
 
     return _over_rows(slope_of), _over_rows(shade_of), soft_shade
 

@@ -8,7 +8,7 @@ instead would show patterns that are not in the ground.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ _WIDTH, _HEIGHT = 11.2, 8.35
 _INK = "#2b2b2b"
 
 
-def block_mean(cells: npt.NDArray[np.generic], factor: int) -> npt.NDArray[np.float32]:
+def block_mean(cells: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float32]:
     """The mean of each `factor` x `factor` block; rows and columns that fill no block are left out.
 
     Examples
@@ -83,7 +83,7 @@ def write_picture(
     colours = LinearSegmentedColormap.from_list("relief", _TINTS)
     scale = Normalize(low, high)
 
-    def relief(heights: npt.NDArray[np.float32], light: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    def relief(heights: npt.NDArray[np.float32], light: npt.NDArray[Any]) -> Any:
         # Shade multiplies the tint (as ink does), softened so that the dark slopes keep their colour.
         lit = 0.25 + 0.95 * (light / np.float32(255)) ** 1.15
         return np.clip(colours(scale(heights))[..., :3] * lit[..., None], 0, 1)
@@ -138,5 +138,5 @@ def write_picture(
         f"elevation in feet (1,000 ft = {1000 / FEET_PER_METRE:.0f} m)", fontsize=8.5, color=_INK
     )
     legend.ax.tick_params(labelsize=7.5, colors=_INK)
-    legend.outline.set_visible(False)  # type: ignore[operator]
+    legend.outline.set_visible(False)
     figure.savefig(path, format="png")

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import math
+import operator
 import os
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class Stage:
             cell_x_ft = self.terrain.cell_x_m * FEET_PER_METRE
             cell_y_ft = self.terrain.cell_y_m * FEET_PER_METRE
             slope, shade, soft_shade = loops(cell_x_ft, cell_y_ft, _EXAGGERATION)
-            self._soft_shade = lambda suns: self._over_chunks(soft_shade(suns), np.uint8)
+            self._soft_shade: Any = lambda suns: self._over_chunks(soft_shade(suns), np.uint8)
             self._run_slope = self._over_chunks(slope, np.float32)
             self._run_shade = self._over_chunks(shade, np.uint8)
             self.numpy = NumpyPeer(cell_x_ft, cell_y_ft, _EXAGGERATION)
@@ -147,11 +148,10 @@ class Stage:
     def _count_steep() -> Any:
         limit = _STEEP_DEG
 
-        @sa.reduction(identity=0, combine=lambda left, right: left + right)  # type: ignore[misc]
         def count_steep(count: Any, degrees: Any) -> Any:
             return count + (degrees > limit)
 
-        return count_steep
+        return sa.reduction(count_steep, identity=0, combine=operator.add)
 
     def copy(self) -> None:
         """Measure what this machine can copy: the yardstick of the table."""
@@ -364,7 +364,7 @@ class Stage:
             )
 
 
-def left_behind(report: Report, before: set[str]) -> None:
+def left_behind(report: Report, before: set[str | None]) -> None:
     """Ask `shmarray ls`, in a process of its own, what is left; nothing may be that was not there before."""
     with report.step("shmarray ls"):
         command = [sys.executable, "-m", "shmarray.cli", "ls"]
@@ -392,6 +392,6 @@ def free_nbytes() -> int:
     return int(registry.usage().free)
 
 
-def names_now() -> set[str]:
+def names_now() -> set[str | None]:
     """The names in the namespace now: those of other programs, before the demonstration begins."""
     return {entry.name for entry in registry.list()}
