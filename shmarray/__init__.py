@@ -7,43 +7,51 @@
 ...     return 2 * x
 >>> double(a)
 SharedArray([2., 4., 6.])
+
+Names are loaded when they are first asked for: a program pays for arrays, the pool and the compiler as it comes to
+use them, and `import shmarray` itself costs next to nothing.
 """
 
 from __future__ import annotations
 
-from shmarray import ops, registry
+from typing import TYPE_CHECKING
+
+from shmarray._lazy import lazy_names
 from shmarray._version import __version__
-from shmarray.array import (
-    SharedArray,
-    array,
-    asarray,
-    empty,
-    from_raw,
-    full,
-    load,
-    ones,
-    open,
-    save,
-    unlink,
-    zeros,
-)
-from shmarray.configuration import config
-from shmarray.errors import (
-    ChunksUnknownError,
-    CorruptSegmentError,
-    KernelCompileError,
-    KernelError,
-    KernelTimeoutError,
-    LockTimeoutError,
-    OutOfSharedMemoryError,
-    SegmentAccessError,
-    SegmentExistsError,
-    SegmentNotFoundError,
-    ShmArrayError,
-    WorkerDiedError,
-)
-from shmarray.ops import ChunkInfo, chunkwise, elementwise, map_chunks, reduction
-from shmarray.pool import Pool, WorkerInfo, get_pool
+
+if TYPE_CHECKING:
+    from shmarray import kernels, ops, registry
+    from shmarray.array import (
+        SharedArray,
+        array,
+        asarray,
+        empty,
+        from_raw,
+        full,
+        load,
+        ones,
+        open,
+        save,
+        unlink,
+        zeros,
+    )
+    from shmarray.configuration import config
+    from shmarray.errors import (
+        ChunksUnknownError,
+        CorruptSegmentError,
+        KernelCompileError,
+        KernelError,
+        KernelTimeoutError,
+        LockTimeoutError,
+        OutOfSharedMemoryError,
+        SegmentAccessError,
+        SegmentExistsError,
+        SegmentNotFoundError,
+        ShmArrayError,
+        WorkerDiedError,
+    )
+    from shmarray.ops import ChunkInfo, chunkwise, elementwise, map_chunks, reduction
+    from shmarray.pool import Pool, WorkerInfo, get_pool
 
 __all__ = [
     "ChunkInfo",
@@ -72,6 +80,7 @@ __all__ = [
     "from_raw",
     "full",
     "get_pool",
+    "kernels",
     "load",
     "map_chunks",
     "ones",
@@ -83,3 +92,19 @@ __all__ = [
     "unlink",
     "zeros",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
+        **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"], "ops"),
+        **dict.fromkeys(["Pool", "WorkerInfo", "get_pool"], "pool"),
+        **dict.fromkeys(["kernels", "ops", "registry"], ""),
+        "config": "configuration",
+    },
+)
+
+# `shmarray.array` is the function, not the package that it comes from. The import system binds a package's name when it
+# loads it: so it is loaded now (it is as lazy as this module), and the name taken away again.
+__import__("shmarray.array")
+globals().pop("array")

@@ -13,8 +13,10 @@ Invariant: a substitution never changes a type. A substitute that would give ano
 from __future__ import annotations
 
 import operator
+import sys
 import types as python_types
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from numba import types
@@ -28,7 +30,7 @@ from numba.core.untyped_passes import InlineInlinables
 from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
 from shmarray.jit.policy import options
 
-__all__ = ["Family", "KernelDispatcher", "substitutes"]
+__all__ = ["Family", "KernelDispatcher", "libraries", "substitutes"]
 
 
 def substitutes() -> Mapping[Any, Any]:
@@ -44,6 +46,17 @@ def substitutes() -> Mapping[Any, Any]:
     return table
 
 
+_families: weakref.WeakSet[Family] = weakref.WeakSet()
+
+
+def libraries() -> Iterator[Any]:
+    """Yield numba's code libraries of all members of all families."""
+    for family in list(_families):
+        for member in list(family._members.values()):
+            for compiled in list(member.overloads.values()):
+                yield compiled.library
+
+
 class Family:
     """A user's function and everything it calls, compiled alike.
 
@@ -51,7 +64,7 @@ class Family:
     exceptions, its divisions and its bounds are then the kernel's) and with substitution.
     """
 
-    __slots__ = ("_members", "debug", "pipeline", "precise")
+    __slots__ = ("__weakref__", "_members", "debug", "pipeline", "precise")
 
     def __init__(self, *, precise: bool, debug: bool) -> None:
         self.precise = precise
@@ -59,6 +72,7 @@ class Family:
         # numba makes a pipeline from its class alone, so what a pipeline must know is on a class.
         self.pipeline = type("FamilyPipeline", (_Pipeline,), {"family": self})
         self._members: dict[Any, KernelDispatcher] = {}
+        _families.add(self)
 
     @property
     def key(self) -> tuple[bool, bool]:
@@ -116,7 +130,10 @@ class _Pipeline(CompilerBase):  # type: ignore[misc]
     family: Family
 
     def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "shmarray")
+        for block in self.state.lifted:
+            # A `with numba.objmode` block holds the GIL, and numba would warn that our nogil cannot be had.
+            block.flags.release_gil = False
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         passes.add_pass_after(_AdoptCallees, InlineInlinables)
         if not self.family.precise:
             passes.add_pass_after(_SubstituteMath, NopythonTypeInference)
@@ -175,7 +192,7 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
     if not callable(value) or isinstance(value, type):
         return value
     wrapped = value if isinstance(value, python_types.FunctionType) else getattr(value, "__wrapped__", None)
-    if not isinstance(wrapped, python_types.FunctionType):
+    if not isinstance(wrapped, python_types.FunctionType) or _is_others(wrapped):
         return value
     try:
         typing_context.resolve_value_type(value)
@@ -184,6 +201,12 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
         # and `register_jitable` registered, and NumPy's own functions.)
         return family.member(wrapped)
     return value
+
+
+def _is_others(function: python_types.FunctionType) -> bool:
+    """Whether it is Python's or NumPy's: what numba does not know of these, it says so better than their insides."""
+    package = function.__module__.partition(".")[0] if function.__module__ else ""
+    return package != "__main__" and (package in ("numpy", "numba") or package in sys.stdlib_module_names)
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)

@@ -110,7 +110,7 @@ class Chunkwise:
             return as_dtype(result.dtype)
 
         key = ("chunkwise result", self._key(), specs, n_dims, self._with_info)
-        return compiler.remember(key, infer)  # type: ignore[no-any-return]
+        return compiler.remember(key, infer)
 
     def _kernel(self, specs: tuple[Any, ...], output: np.dtype[Any] | None, n_dims: int) -> tuple[int, Any]:
         kernel = self._kernels.get((specs, output, n_dims))

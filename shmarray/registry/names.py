@@ -14,6 +14,7 @@ not start with a dot, so no user's name is one of ours.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 
@@ -27,6 +28,10 @@ __all__ = [
     "new_unnamed_name",
     "public_name",
 ]
+
+#: Random once a process, then counted: two processes never share it, forked ones included (the pid).
+_SALT = os.urandom(6).hex()
+_count = itertools.count()
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -55,6 +60,10 @@ starting with a dot
     return name
 
 
+def _unique() -> str:
+    return f"{_SALT}-{os.getpid():x}-{next(_count):x}"
+
+
 def public_name(namespace: str, name: str) -> str:
     """File name of a named segment."""
     return f"{namespace}~{name}"
@@ -62,12 +71,12 @@ def public_name(namespace: str, name: str) -> str:
 
 def new_unnamed_name(namespace: str) -> str:
     """A fresh file name for a segment without a user's name that others are to find."""
-    return f"{namespace}~.u{os.urandom(8).hex()}"
+    return f"{namespace}~.u{_unique()}"
 
 
 def new_private_name(namespace: str) -> str:
     """A fresh file name for a segment that nobody else is to find."""
-    return f"{namespace}~.t{os.urandom(8).hex()}"
+    return f"{namespace}~.t{_unique()}"
 
 
 def lock_name(namespace: str) -> str:

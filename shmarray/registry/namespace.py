@@ -26,6 +26,8 @@ from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["NamespaceBusyError", "NamespaceLock"]
 
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB if fcntl is not None else 0
+
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -51,35 +53,39 @@ class NamespaceLock:
             # A signal handler on top of a section of ours. The same namespace is ours already.
             if self._held != namespace:
                 raise NamespaceBusyError(f"the lock of namespace {self._held!r} is held below this call")
-            self._depth += 1
-            return self
-        deadline = 0.0
-        pause_s = 20e-6
+        elif not self._try(namespace):
+            self._wait(namespace, timeout_s)
+        self._depth += 1
+        return self
+
+    def _try(self, namespace: str) -> bool:
         while True:
             if namespace != self._namespace:
                 self.forget()
                 self._fd = _open(namespace)
                 self._namespace = namespace
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, _EXCLUSIVE)
             except BlockingIOError:
-                now = time.monotonic()
-                deadline = deadline or now + timeout_s
-                if now > deadline:
-                    raise NamespaceBusyError(
-                        f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
-                        f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
-                    ) from None
-                time.sleep(pause_s)  # never a wait without end: this also runs when an array is dropped
-                pause_s = min(2 * pause_s, 2e-3)
-                continue
+                return False
             if os.fstat(self._fd).st_nlink:
-                break
+                self._held = namespace
+                return True
             os.close(self._fd)
             self._namespace = None
-        self._depth = 1
-        self._held = namespace
-        return self
+
+    def _wait(self, namespace: str, timeout_s: float) -> None:
+        # Never a wait without end: this also runs when an array is dropped.
+        until_s = time.monotonic() + timeout_s
+        pause_s = 20e-6
+        while not self._try(namespace):
+            if time.monotonic() > until_s:
+                raise NamespaceBusyError(
+                    f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
+                    f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2e-3)
 
     def __enter__(self) -> None:
         pass

@@ -45,6 +45,8 @@ _AT_SYMLINK_FOLLOW = 0x400
 _RENAME_NOREPLACE = 1
 _MEMBARRIER_GLOBAL_EXPEDITED = 2
 _MEMBARRIER_NUMBER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+# Elsewhere -1: no such system call, and only the barriers inside the other calls around it.
+_membarrier_number = _MEMBARRIER_NUMBER.get(os.uname().machine, -1) if LINUX else -1
 _FAILED = ctypes.c_void_p(-1).value
 
 _lib: Any = ctypes.CDLL(None, use_errno=True) if LINUX else None
@@ -139,9 +141,7 @@ def rename_noreplace(old: str, new: str) -> None:
 
 def fence() -> None:
     """Order all earlier stores of this thread before all its later loads, as other processes see them."""
-    number = _MEMBARRIER_NUMBER.get(os.uname().machine)
-    if number is not None:
-        _syscall(number, _MEMBARRIER_GLOBAL_EXPEDITED, 0)
+    _syscall(_membarrier_number, _MEMBARRIER_GLOBAL_EXPEDITED, 0)
 
 
 _mutex_attributes: Any = None
