@@ -169,7 +169,9 @@ class Crew:
         self.workers = []
         self.relay.abandon()
         self.page.close_descriptor()
-        if self.unsettled:  # forked in a call (by a callback), which the parent goes on with: end it here, on a page apart
+        if (
+            self.unsettled
+        ):  # forked in a call (by a callback), which the parent goes on with: end it here, on a page apart
             self.closing = True
             self.page = self.caller.page = DispatchPage.create(private=True)
             self.page.close_descriptor()

@@ -21,7 +21,12 @@ def environ(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def run(code: str, environ: dict[str, str], *arguments: str) -> str:
-    return run_python(PRELUDE + code, *arguments, timeout_s=60 + float(arguments[0]) if arguments and arguments[0].replace(".", "").isdigit() else 60, **environ).stdout
+    return run_python(
+        PRELUDE + code,
+        *arguments,
+        timeout_s=60 + float(arguments[0]) if arguments and arguments[0].replace(".", "").isdigit() else 60,
+        **environ,
+    ).stdout
 
 
 def test_row_01_kill_storm_leaks_nothing_and_reclaims_nothing_alive(
