@@ -12,13 +12,14 @@ import shmarray as sa
 _SHAPES = [(300_000,), (500, 600), (3, 200, 500), (300, 400, 3)]
 
 
-def _cases():
-    for shape in _SHAPES:
-        axes = range(len(shape))
-        yield from ((shape, axis) for axis in (None, *axes, *itertools.combinations(axes, 2)))
+_CASES = [
+    (shape, axis)
+    for shape in _SHAPES
+    for axis in (None, *range(len(shape)), *itertools.combinations(range(len(shape)), 2))
+]
 
 
-@pytest.mark.parametrize(("shape", "axis"), _cases())
+@pytest.mark.parametrize(("shape", "axis"), _CASES)
 def test_values_are_numpys_and_bits_do_not_depend_on_how_it_runs(shape, axis):
     plain = np.random.default_rng(1).standard_normal(shape)
     array = sa.array(plain)
