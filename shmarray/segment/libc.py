@@ -123,15 +123,14 @@ def advise_huge(address: int, nbytes: int) -> None:
 def link_descriptor(descriptor: int, path: str) -> None:
     """Give a nameless (`O_TMPFILE`) file the name `path`; `FileExistsError` when it is taken."""
     source = b"/proc/self/fd/%d" % descriptor
-    if _linkat(_AT_FDCWD, source, _AT_FDCWD, os.fsencode(path), _AT_SYMLINK_FOLLOW) != 0:
+    if _linkat(_AT_FDCWD, source, _AT_FDCWD, path.encode(), _AT_SYMLINK_FOLLOW) != 0:
         raise _failure(f"linkat to {path}")
 
 
 def rename_noreplace(old: str, new: str) -> None:
     """Move `old` to `new` in one step; `FileExistsError` when `new` is taken."""
     if _renameat2 is not None:
-        source, target = os.fsencode(old), os.fsencode(new)
-        if _renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_NOREPLACE) == 0:
+        if _renameat2(_AT_FDCWD, old.encode(), _AT_FDCWD, new.encode(), _RENAME_NOREPLACE) == 0:
             return
         if ctypes.get_errno() not in (22, 38):  # EINVAL, ENOSYS: not offered here
             raise _failure(f"rename of {old} to {new}")
