@@ -102,7 +102,8 @@ def extract(
         elf, recursive, names = _with_recursive(library, libraries)
     else:
         elf = library._get_compiled_object()
-    initialisers = [*compiled.reload_init, *library._reload_init]
+    # On the library only in newer versions of numba; what needs it are calls to parallel code.
+    initialisers = [*compiled.reload_init, *getattr(library, "_reload_init", ())]
     needed = set(_undefined_symbols(elf)) - {_RECURSION_PREFIX + name for name in recursive}
     return ObjectCode(
         name=description.qualname,
