@@ -95,7 +95,7 @@ class Family:
         python, kept, local_types = _parts(function)
         found = self._members.get((python, repr(kept)))
         if found is None:
-            targetoptions = {"nopython": True, **options(debug=self.debug), **kept}
+            targetoptions = {"nopython": True, **options(debug=self.debug, inlined=True), **kept}
             found = KernelDispatcher(python, dict(local_types), targetoptions, self.pipeline)
             self.admit(found)
         return found
@@ -178,7 +178,7 @@ class _AdoptCallees(FunctionPass):  # type: ignore[misc]
 
 
 def _constant(function_ir: Any, value: Any) -> tuple[bool, Any]:
-    """The Python object that an expression of the IR stands for, where it is a global, a cell, or one of a module."""
+    """The Python object that an expression of the IR stands for: a global, a cell, or one of a module."""
     if isinstance(value, ir.Global | ir.FreeVar):
         return True, value.value
     if isinstance(value, ir.Expr) and value.op == "getattr":
@@ -211,7 +211,7 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
 
 
 def _is_others(function: python_types.FunctionType) -> bool:
-    """Whether it is Python's or NumPy's: what numba does not know of these, it says so better than their insides."""
+    """Whether it is Python's or NumPy's: numba says better what it does not know than their insides do."""
     package = function.__module__.partition(".")[0] if function.__module__ else ""
     return package != "__main__" and (package in ("numpy", "numba") or package in sys.stdlib_module_names)
 
@@ -234,7 +234,11 @@ class _SubstituteMath(FunctionPass):  # type: ignore[misc]
                 call = statement.value if isinstance(statement, ir.Assign) else None
                 called = _called(call, state.typemap) if isinstance(call, ir.Expr) else None
                 if called is not None:
-                    table = substitutes() if table is None else table
+                    if table is None:
+                        table = substitutes()
+                        # Its import, here for the first time perhaps, registers overloads.
+                        state.typingctx.refresh()
+                        state.targetctx.refresh()
                     replaced = _replace(call, _lookup(table, called[0]), called[1], block.scope, state)
                     if replaced is not None:
                         body.append(replaced[0])
