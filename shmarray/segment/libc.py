@@ -28,6 +28,7 @@ __all__ = [
     "init_robust_mutex",
     "link_descriptor",
     "map_descriptor",
+    "populate",
     "rename_noreplace",
     "unmap",
 ]
@@ -39,7 +40,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED, _MAP_PRIVATE = 1, 2
-_MADV_HUGEPAGE = 14
+_MADV_HUGEPAGE, _MADV_POPULATE_WRITE = 14, 23
 _AT_FDCWD = -100
 _AT_SYMLINK_FOLLOW = 0x400
 _RENAME_NOREPLACE = 1
@@ -118,6 +119,12 @@ def unmap(address: int, nbytes: int) -> None:
 def advise_huge(address: int, nbytes: int) -> None:
     """Ask for huge pages; a kernel that has none is none the worse."""
     _madvise(address, nbytes, _MADV_HUGEPAGE)
+
+
+def populate(address: int, nbytes: int) -> None:
+    """Have the kernel allocate and map writable pages now; `OSError`, never a signal, when it cannot."""
+    if _madvise(address, nbytes, _MADV_POPULATE_WRITE) != 0:
+        raise _failure(f"populating {nbytes} bytes")
 
 
 def link_descriptor(descriptor: int, path: str) -> None:

@@ -401,3 +401,24 @@ assert files() == [], files()
 made("x")
 """
     run_small(code, environ, "size=4m,nr_inodes=40")
+
+
+def test_row_18_a_full_dev_shm_mounted_for_huge_pages_is_an_error_too(environ: dict[str, str]) -> None:
+    code = """
+held = made(None, 1, 4 * 2**20)
+with open("/proc/self/smaps") as file:
+    text = file.read()
+start = text.index(f"{held.address:x}-")
+assert text.index("ShmemPmdMapped:", start) > start
+held = []
+try:
+    while True:
+        held.append(made(None, 1, 6 * 2**20))
+except OutOfSharedMemoryError as error:
+    assert error.nbytes >= 6 * 2**20
+assert len(held) >= 2
+held.clear()
+registry.trim()
+made("x", 3, 20 * 2**20)
+"""
+    run_small(code, environ, "size=32m,huge=advise")
