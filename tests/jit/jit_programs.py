@@ -1,7 +1,7 @@
 """Programs to run in processes of their own.
 
-In a module of its own name: several directories of tests have a `conftest`, and an import by that name may find
-another one's.
+In a module of its own name: several directories of tests have a `conftest`, and an import by that name may
+find another one's.
 """
 
 from __future__ import annotations
