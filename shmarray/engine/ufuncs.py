@@ -84,8 +84,8 @@ def reduce_ufunc(
 ) -> Any:
     """`ufunc.reduce` across the workers of the default pool.
 
-    The array is cut into a grid that depends on its shape alone. NumPy reduces each chunk (pairwise, for sums), then the
-    partial results in the order of the grid: the same bits for any number of workers.
+    The array is cut into a grid that depends on its shape alone. NumPy reduces each chunk (pairwise, for sums), then
+    the partial results in the order of the grid: the same bits for any number of workers.
 
     Parameters
     ----------

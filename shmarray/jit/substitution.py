@@ -35,21 +35,10 @@ __all__ = ["Family", "KernelDispatcher", "libraries", "substitutes"]
 
 def substitutes() -> Mapping[Any, Any]:
     """Return the table: NumPy's or `math`'s function -> what numba is to call instead."""
-    from importlib import import_module
+    # By name and late: the table's functions import the numba that this module is part of loading.
+    from shmarray.kernels.math import SUBSTITUTES
 
-    fresh = "shmarray.kernels.math" not in sys.modules
-    try:
-        table: Mapping[Any, Any] = import_module("shmarray.kernels.math").SUBSTITUTES
-    except ModuleNotFoundError as error:
-        if error.name not in ("shmarray.kernels", "shmarray.kernels.math"):
-            raise
-        return {}  # a build without the kernels: NumPy's functions stay
-    if fresh:
-        # The overloads that the import registered are unknown to numba until it looks; it does so by itself only at the
-        # start of a compilation, and this is the middle of one.
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
-    return table
+    return SUBSTITUTES
 
 
 _families: weakref.WeakSet[Family] = weakref.WeakSet()
