@@ -41,7 +41,8 @@ class PlanMemory:
         if remembered is None:
             return None
         for reference, fact, array in zip(remembered.arrays, remembered.facts, arguments, strict=True):
-            if reference() is not array or fact != (array.shape, array.strides, array.dtype):
+            alive: Any = reference()
+            if alive is not array or fact != (array.shape, array.strides, array.dtype):
                 return None
         return remembered.plan
 
