@@ -25,6 +25,7 @@ from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import intrinsic
 
 from shmarray.engine.memory import read_word
+from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
@@ -55,6 +56,7 @@ def make_driver(
     zeros = (0,) * n_operands
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
+        wide_vectors()
         started = monotonic_ns()
         n_dims = read_word(block, 0)
         row = n_dims - 1

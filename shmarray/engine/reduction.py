@@ -39,22 +39,26 @@ def make_row_driver(
 ) -> Callable[[int, int, int, int], int]:
     """For arrays whose last dimension is reduced: fold along rows.
 
-    A row is cut into eight stripes that are folded side by side (the processor overlaps eight chains of dependent
-    operations) and combined in order; so `combine` needs to be associative, and nothing needs to commute.
+    A row of floating-point numbers is cut into eight stripes that are folded side by side (the processor overlaps eight
+    chains of dependent operations) and combined in order; so `combine` needs to be associative, and nothing needs to
+    commute. Folds of whole numbers go straight on: there the compiler itself may reorder, and makes vector code of a
+    plain loop where it can.
     """
     import numba
 
     items = view(item, 1, "A", True)
+    packed_items = view(item, 1, "C", True)
     partials_view = view(accumulator, 1, "C", False)
     compiled = numba.njit(**jit.options())
     cast = _make_cast(accumulator)
     offset_of = _make_offset()
-    acc_size = as_dtype(accumulator).itemsize
+    acc_size, item_size = as_dtype(accumulator).itemsize, as_dtype(item).itemsize
+    striped = not isinstance(accumulator, types.Integer | types.Boolean)
 
     @compiled
     def fold_row(x, first, n, acc):  # type: ignore[no-untyped-def]
         done = first
-        if n >= _STRIPES_FROM:
+        if striped and n >= _STRIPES_FROM:
             m = n // 8
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = cast(identity)
             for i in range(first, first + m):
@@ -101,8 +105,10 @@ def make_row_driver(
                     column = here % row_extent
                     n = min(row_extent - column, reduced_stop - here)
                     address = start + offset_of(reduced_dims, n_reduced_dims - 1, here // row_extent)
-                    x = items(address, (column + n,), (row_stride,))
-                    acc = fold_row(x, column, n, acc)
+                    if row_stride == item_size:  # told to the compiler, which can load whole vectors then
+                        acc = fold_row(packed_items(address, (column + n,), (item_size,)), column, n, acc)
+                    else:
+                        acc = fold_row(items(address, (column + n,), (row_stride,)), column, n, acc)
                     here += n
                 partials[row + kept] = acc
             finish(page, lane, index)

@@ -186,7 +186,7 @@ def _key(fd: int) -> tuple[int, int]:
 
 def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int:
     try:
-        return os.open(path, flags)
+        return _open_past_leases(path, flags)
     except FileNotFoundError:
         raise _not_found(shown, namespace) from None
     except OSError as error:
@@ -205,6 +205,20 @@ def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int
             errno.EPERM: "it belongs to another user",
         }.get(error.errno or 0, error.strerror or "")
         raise _refused(path, shown, reason) from error
+
+
+def _open_past_leases(path: str, flags: int) -> int:
+    """Open; a dropper asks by a lease of some microseconds who else has the file open, so try again."""
+    until_s = 0.0
+    while True:
+        try:
+            return os.open(path, flags)
+        except BlockingIOError:
+            now = time.monotonic()
+            until_s = until_s or now + _PATIENCE_S
+            if now > until_s:
+                raise
+            time.sleep(0)
 
 
 def _not_found(shown: str, namespace: str) -> SegmentNotFoundError:
@@ -227,7 +241,8 @@ def _check_file(fd: int, path: str, shown: str, *, forbidden: int = 0o077) -> in
     """The size of a regular file that is ours alone."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise _refused(path, shown, "it is no regular file")
+        kind = "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file"
+        raise _refused(path, shown, kind)
     if status.st_uid != os.geteuid():
         raise _refused(path, shown, f"it belongs to user {status.st_uid}")
     if status.st_mode & forbidden:
@@ -342,9 +357,7 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
     try:
         size = _check_file(fd, path, bare, forbidden=0o022)
         if size < nbytes:
-            raise ValueError(
-                f"segment {bare!r} has {size} bytes, {nbytes} are needed for this shape and dtype"
-            )
+            raise ValueError(f"segment {bare!r} has {size} bytes; this shape and dtype need {nbytes}")
         if not size:
             raise ValueError(f"segment {bare!r} has no bytes yet; its maker has not given it a size")
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,7 +3,7 @@
 ::
 
     check the arguments -> quota -> a kept mapping, or a new file:
-        O_TMPFILE -> reserve pages in slices -> shared lock -> map
+        O_TMPFILE -> shared lock -> reserve pages in slices -> map
     -> write the descriptor -> (named) link to the public name, which fails when the name is taken
 
 Invariant: nothing half-made is visible. Killed before the link, a nameless file goes by itself; what has
@@ -16,8 +16,10 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import stat
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import numpy as np
@@ -32,7 +34,7 @@ from shmarray.errors import (
 )
 from shmarray.registry import reclaim
 from shmarray.registry.names import check_name, is_private, new_private_name, public_name
-from shmarray.registry.reserve import reserve
+from shmarray.registry.reserve import heeds_huge_advice, populate, reserve
 from shmarray.registry.store import hide, store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -96,9 +98,9 @@ def check_shape(shape: SupportsIndex | Sequence[SupportsIndex], itemsize: int) -
 
 
 def _indices(shape: Any) -> tuple[int, ...]:
+    with suppress(TypeError):
+        return (operator.index(shape),)
     try:
-        if hasattr(type(shape), "__index__"):
-            return (operator.index(shape),)
         return tuple(operator.index(length) for length in shape)
     except TypeError:
         raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
@@ -245,7 +247,8 @@ def _obtain(nbytes: int, namespace: str, *, nameless: bool) -> Mapping:
                 raise
             # What is kept for reuse and what a crash has left go first.
             store.trim()
-            reclaim.gc()
+            with suppress(OSError):  # when it is descriptors that are short, gc has none either
+                reclaim.gc()
     raise AssertionError
 
 
@@ -268,36 +271,38 @@ def _check_quota(nbytes: int, namespace: str) -> None:
 
 def _reserve_new(capacity: int, namespace: str) -> Mapping:
     length = capacity + DESCRIPTOR_NBYTES
-    fd, file_name = _open_new(namespace)
+    while True:
+        fd, file_name = _open_new(namespace)
+        try:
+            if ARMED:
+                reach("create.lock")
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+        except BaseException:
+            _close_new(fd, file_name)
+            raise
+        if file_name is None or status.st_nlink:
+            break
+        os.close(fd)  # a gc came between the making and the lock, and took it for a dead one
+    address = 0
     try:
         if ARMED:
             reach("create.reserve")
-        reserve(fd, length)
-        if ARMED:
-            reach("create.lock")
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        status = os.fstat(fd)
-        if file_name is not None and not status.st_nlink:
-            raise ShmArrayError("the new segment's file was removed while it was made; try again")
+        populated = False
+        if length >= _HUGE_NBYTES and heeds_huge_advice():
+            os.ftruncate(fd, length)
+            address = _map(fd, length)
+            populated = populate(address, length)
+        if not populated:
+            reserve(fd, length)
         if ARMED:
             reach("create.map")
-        try:
-            address = libc.map_descriptor(fd, length, writable=True)
-        except OSError as error:
-            raise OutOfSharedMemoryError(
-                f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-                "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-                nbytes=length,
-                free_nbytes=0,
-                limit="address space",
-            ) from error
+        address = address or _map(fd, length)
     except BaseException:
-        os.close(fd)
-        if file_name is not None:
-            os.unlink(f"{DIRECTORY}/{file_name}")
+        if address:
+            libc.unmap(address, length)
+        _close_new(fd, file_name)
         raise
-    if length >= _HUGE_NBYTES:
-        libc.advise_huge(address, length)
     mapping = Mapping(
         address=address,
         length=length,
@@ -313,6 +318,29 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     mapping.linkable = file_name is None
     mapping.fresh = True
     return mapping
+
+
+def _map(fd: int, length: int) -> int:
+    try:
+        address = libc.map_descriptor(fd, length, writable=True)
+    except OSError as error:
+        raise OutOfSharedMemoryError(
+            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
+            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+            nbytes=length,
+            free_nbytes=0,
+            limit="address space",
+        ) from error
+    if length >= _HUGE_NBYTES:
+        libc.advise_huge(address, length)
+    return address
+
+
+def _close_new(fd: int, file_name: str | None) -> None:
+    os.close(fd)
+    if file_name is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{DIRECTORY}/{file_name}")
 
 
 _NOTHING = Descriptor((), np.dtype("u1"), 1)
@@ -390,6 +418,10 @@ def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
     """Make the segment visible under its name; False when the name is taken."""
     namespace = mapping.namespace
     wanted = public_name(namespace, name)
+    # The lock's file exists before anything that takes the lock to remove: memory may be full by then.
+    if store.names.namespace != namespace:
+        with store:
+            store.names.prepare(namespace)
     if replace:
         _replace(mapping, wanted)
         return True
@@ -431,6 +463,8 @@ def _replace(mapping: Mapping, wanted: str) -> None:
     with store, store.names.held(mapping.namespace):
         try:
             old = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(old.st_mode) or old.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             os.rename(mapping.path or "", path)
             store.forget_name(wanted, (old.st_dev, old.st_ino))
         except FileNotFoundError:

@@ -5,9 +5,9 @@ taken is the claim), but every removal looks first whether the name still means 
 between the look and the unlink another removal and a new creation could pass. So destroying, reclaiming,
 replacing and unlinking all hold this lock: a `flock` on the file `NAMESPACE~.lock`.
 
-The file goes with the last process of the namespace that ends cleanly. Invariant: the lock in force is
-that of the file now at the path; only its holder removes it, and whoever gets the lock of a file without
-a link looks again.
+The file goes when a process ends cleanly (or turns to another namespace) and leaves no segment in it.
+Invariant: the lock in force is that of the file now at the path; only its holder removes it, and whoever
+gets the lock of a file without a link looks again.
 
 Between the threads of this process the registry's own lock (:mod:`shmarray.registry.store`) excludes,
 and it is held whenever a function here is called.
@@ -15,6 +15,7 @@ and it is held whenever a function here is called.
 
 from __future__ import annotations
 
+import atexit
 import os
 import stat
 import time
@@ -42,8 +43,10 @@ class NamespaceLock:
     """
 
     def __init__(self) -> None:
-        self._namespace: str | None = None
+        #: Whose file is open.
+        self.namespace: str | None = None
         self._fd = -1
+        self._watched = False
         self._depth = 0
         self._held: str | None = None
 
@@ -58,12 +61,23 @@ class NamespaceLock:
         self._depth += 1
         return self
 
+    def prepare(self, namespace: str) -> None:
+        """See to it that the lock's file exists."""
+        if namespace != self.namespace and not self._depth:
+            self._open(namespace)
+
+    def _open(self, namespace: str) -> None:
+        self.forget()
+        if not self._watched:
+            self._watched = True
+            atexit.register(self.forget)  # also where nothing but gc or unlink ever took the lock
+        self._fd = _open(namespace)
+        self.namespace = namespace
+
     def _try(self, namespace: str) -> bool:
         while True:
-            if namespace != self._namespace:
-                self.forget()
-                self._fd = _open(namespace)
-                self._namespace = namespace
+            if namespace != self.namespace:
+                self._open(namespace)
             try:
                 fcntl.flock(self._fd, _EXCLUSIVE)
             except BlockingIOError:
@@ -72,7 +86,7 @@ class NamespaceLock:
                 self._held = namespace
                 return True
             os.close(self._fd)
-            self._namespace = None
+            self.namespace = None
 
     def _wait(self, namespace: str, timeout_s: float) -> None:
         # Never a wait without end: this also runs when an array is dropped.
@@ -96,24 +110,26 @@ class NamespaceLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def forget(self) -> None:
-        """Close the file, and remove it when nobody else is in a section of this namespace."""
-        if self._namespace is None:
+        """Close the file, and remove it when the namespace has no other and nobody holds the lock."""
+        if self.namespace is None:
             return
-        fd, namespace = self._fd, self._namespace
-        self._namespace = None
+        fd, namespace = self._fd, self.namespace
+        self.namespace = None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink:
-                os.unlink(f"{DIRECTORY}/{lock_name(namespace)}")
+            prefix, lock = f"{namespace}~", lock_name(namespace)
+            alone = not any(name.startswith(prefix) and name != lock for name in os.listdir(DIRECTORY))
+            if alone and os.fstat(fd).st_nlink:
+                os.unlink(f"{DIRECTORY}/{lock}")
         except OSError:
             pass  # in use: its user, or the next gc, sees to it
         os.close(fd)
 
     def abandon_in_child(self) -> None:
         """After a fork: the open file is the parent's; close it and unlock nothing."""
-        if self._namespace is not None:
+        if self.namespace is not None:
             os.close(self._fd)
-        self._namespace = None
+        self.namespace = None
         self._depth = 0
 
 

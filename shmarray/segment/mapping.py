@@ -56,7 +56,6 @@ class Mapping:
         "fresh",
         "hidden_name",
         "key",
-        "lease_ready",
         "length",
         "lent",
         "linkable",
@@ -107,8 +106,6 @@ class Mapping:
         self.forked = False
         #: The private file name of its times out of use; made once.
         self.hidden_name: str | None = None
-        #: Whether the kernel was told which signal a broken lease gives.
-        self.lease_ready = False
         #: The writable mapping of the same process that this one (read-only, private) stands on.
         self.parent: Mapping | None = None
         #: Worker processes map these pages without a lock, and are told to drop them.
