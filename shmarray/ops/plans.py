@@ -41,7 +41,8 @@ class PlanMemory:
         if remembered is None:
             return None
         for reference, fact, array in zip(remembered.arrays, remembered.facts, arrays, strict=True):
-            if array is None or reference() is not array or fact != (array.shape, array.strides, array.dtype):
+            known = reference()
+            if known is None or known is not array or fact != (known.shape, known.strides, known.dtype):
                 return None
         return remembered.plan
 
