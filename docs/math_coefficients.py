@@ -172,7 +172,14 @@ def main() -> None:
     print("EXACT: dict[str, str] = {")
     for name, value in CONSTANTS.items():
         print(f'    "{name}": "{mp.nstr(value, 58)}",')
-    print("}")
+    print("}\n")
+    with mp.workdps(420):
+        digits = f"{int(mp.floor(2 / mp.pi * mp.mpf(2) ** 1280)):0320x}"
+    print("#: The first 1,280 binary digits of 2/pi.")
+    print("TWO_OVER_PI = (")
+    for start in range(0, len(digits), 80):
+        print(f'    "{digits[start : start + 80]}"')
+    print(")")
 
 
 if __name__ == "__main__":

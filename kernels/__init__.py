@@ -1,7 +1,7 @@
 """Numeric loops on plain ndarrays, for numba: the ground that everything else stands on.
 
-The folder lies at the top level of the repository and is installed as `shmarray.kernels`. It imports NumPy and
-numba only; nothing of it is compiled at import, and numba comes with the first module asked for.
+The folder lies at the top level of the repository and is installed as `shmarray.kernels`. It imports NumPy
+and numba only; nothing of it is compiled at import, and numba comes with the first module asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 if __name__ != "shmarray.kernels":
     raise ImportError(f"import this package as shmarray.kernels, not as {__name__}")
 
-__all__ = ["math", "reductions"]
+__all__ = ["math", "reductions", "vectors"]
 
 
 def __getattr__(name: str) -> Any:

@@ -95,11 +95,19 @@ class KernelIndexError(KernelError, IndexError):
 
 
 class KernelTimeoutError(ShmArrayError, TimeoutError):
-    """The call's `timeout` passed. Facts: `kernel`, `timeout_s`, `chunks` (flat indices not done)."""
+    """The call's `timeout` passed.
+
+    Facts: `kernel`, `timeout_s`, `chunks` (flat indices not done), `unknown` (those of them that were being changed in
+    place: their content is unknown).
+    """
 
 
 class WorkerDiedError(ShmArrayError, RuntimeError):
-    """A worker process died. Facts: `task`, `pid`, `signal` (number or None), `exitcode`."""
+    """A worker process died.
+
+    Facts: `task`, `pid`, `signal` (number or None), `exitcode`, `out_of_memory` (the kernel has ended processes for
+    want of memory meanwhile), and `chunk` where one chunk ended its worker again and again.
+    """
 
 
 class ChunksUnknownError(WorkerDiedError):

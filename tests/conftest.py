@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -18,6 +16,8 @@ import pytest
 
 import shmarray
 from shmarray import registry
+from shmarray.registry.removal import read_page
+from shmarray.segment.descriptor import Words, is_known_layout
 from shmarray.segment.mapping import DIRECTORY
 
 
@@ -44,6 +44,13 @@ def segment_files(namespace: str) -> list[str]:
         for name in os.listdir(DIRECTORY)
         if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
     )
+
+
+def is_in_flight(file_name: str) -> bool:
+    """Whether a handle was pickled and not taken: such a segment stays for a while, as documented."""
+    with open(f"{DIRECTORY}/{file_name}", "rb") as file:
+        page = read_page(file.fileno(), os.fstat(file.fileno()).st_size)
+    return is_known_layout(page) and Words.of_page(page).is_in_flight
 
 
 def children() -> set[int]:
@@ -121,36 +128,16 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         gc.collect()
         registry.trim()
         registry.gc()
-        left = segment_files(name)
+        left = [file_name for file_name in segment_files(name) if not is_in_flight(file_name)]
         opened = {fd: what for fd, what in descriptors().items() if open_before.get(fd) != what}
         remaining = children()
-        for file_name in left:
+        for file_name in segment_files(name):
             os.unlink(f"{DIRECTORY}/{file_name}")  # the next test is not to suffer
+        registry.gc()  # now also the lock's file has no reason to stay
+        lock = f"{DIRECTORY}/{name}~.lock"
+        assert not os.path.exists(lock), f"the namespace's lock is left: {lock}"
         assert not left, f"segments left after gc: {left}"
         assert not remaining, f"child processes left: {remaining}"
         assert not opened, f"descriptors left: {opened}"
     finally:
         shmarray.config.namespace = before
-
-
-def run_python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, in the test's namespace; its failure is the test's."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environ},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return done
-
-
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    """Poll under a watchdog."""
-    until_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until_s, "the condition did not come true"
-        os.sched_yield()

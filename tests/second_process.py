@@ -39,7 +39,7 @@ while True:
     payload = read.read(struct.unpack("<I", head)[0])
     try:
         source, arguments = pickle.loads(payload)
-        answer = True, eval(source, scope, {"args": arguments})
+        answer = True, eval(source, {**scope, "args": arguments})
         data = pickle.dumps(answer)
     except BaseException as error:
         data = pickle.dumps((False, repr(error)))

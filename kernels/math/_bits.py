@@ -153,6 +153,18 @@ def polynomial(typing, x, coefficients):
 
 
 @intrinsic
+def unsigned(typing, x):
+    """The bits of a float64 as an unsigned integer."""
+    if x != types.float64:
+        return None
+
+    def generate(context, builder, signature, args):
+        return _as_bits(builder, args[0])
+
+    return types.uint64(x), generate
+
+
+@intrinsic
 def power_of_two(typing, shifted):
     """`2**k` of a shifted `k`, which must be the exponent of a normal number."""
     if not _floats(shifted):

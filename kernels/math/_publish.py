@@ -84,18 +84,27 @@ def _answer(
 def _register(
     target: Callable[..., Any], build: Formula, fallback: Any, *, arity: int, narrow: bool, integers: bool
 ) -> None:
-    # numba binds arguments by name, so the chooser's signature must be the formula's.
+    # numba binds arguments by name, so the chooser's signature must be the formula's. Each arity has a
+    # chooser of its own: NumPy's functions of arrays take an output, too.
     if arity == 1:
 
         @overload(target)
         def choose_one(x: Any) -> Callable[..., Any] | None:
             return _answer((x,), build, fallback, narrow=narrow, integers=integers)
 
+        @overload(target)
+        def choose_one_out(x: Any, out: Any) -> Callable[..., Any] | None:
+            return (lambda x, out: fallback(x, out)) if isinstance(out, types.Array) else None
+
     else:
 
         @overload(target)
         def choose_two(x: Any, y: Any) -> Callable[..., Any] | None:
             return _answer((x, y), build, fallback, narrow=narrow, integers=integers)
+
+        @overload(target)
+        def choose_two_out(x: Any, y: Any, out: Any) -> Callable[..., Any] | None:
+            return (lambda x, y, out: fallback(x, y, out)) if isinstance(out, types.Array) else None
 
 
 def publish(

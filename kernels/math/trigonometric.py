@@ -4,8 +4,8 @@
 subtracted exactly by a fused multiply-add (`r1` is a multiple of the last bit of the first part and smaller
 than 2, so it fits), the second with its rounding error kept, the third is a correction: `r + low` is right to
 some 2**-100 wherever `k` fits the shift, also where `x` lies as near to a multiple of pi/2 as a float can.
-Larger arguments (above 2**32, for float32 2**20) go to the C library, whose reduction is exact for all of
-them; see `_libm` for how that leaves the loop vectorised.
+Larger arguments (above 2**32, for float32 2**20) take the long way of `_far`; see `_guard` for how
+that leaves the loop vectorised.
 
 Both polynomials are computed and the quadrant selects: in a vector every lane would wait for both in any
 case.
@@ -16,15 +16,18 @@ case.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .._jit import loop
 from ._bits import fma, is_odd, negate_by_bit, polynomial, select
-from ._formats import Format
-from ._libm import beyond
+from ._far import far_reduced
+from ._formats import FLOAT64, Format
+from ._guard import beyond
 from ._publish import formula, publish
 
 __all__ = ["cos", "sin", "tan"]
@@ -69,22 +72,61 @@ def _sin_and_cos(fmt: Format) -> Callable[..., Any]:
     return sin_and_cos
 
 
+@formula
+def _quotient(fmt: Format) -> Callable[..., Any]:
+    """`(a + a_low) / (b + b_low)`, rounded about once."""
+    one = fmt.real(1.0)
+
+    def quotient(a, a_low, b, b_low):
+        inverse = one / b
+        rough = a * inverse
+        rest = fma(-rough, b, a) + fma(-rough, b_low, a_low)
+        return fma(rest, inverse, rough)
+
+    return quotient
+
+
 def _limit(fmt: Format) -> float:
     """Up to here the multiple of pi/2 is small enough for the reduction above."""
     return 2.0**32 if fmt.digits == 53 else 2.0**20
+
+
+@functools.cache
+def _far_function(name: str) -> Callable[..., Any]:
+    """`sin`, `cos` or `tan` of a float64 past the limit, one number at a time."""
+    quarter_turns = np.int64({"sin": 0, "cos": 1, "tan": 0}[name])
+    odd, tangent = name != "cos", name == "tan"
+    reduced, both, divided = far_reduced(), _sin_and_cos(FLOAT64), _quotient(FLOAT64)
+
+    def far(x):
+        if not abs(x) < np.inf:
+            return np.nan
+        quadrant, r, low = reduced(abs(x))
+        sine, sine_low, cosine, cosine_low = both(r, low)
+        quadrant += quarter_turns
+        if quadrant & 1:
+            sine, sine_low, cosine, cosine_low = cosine, cosine_low, -sine, -sine_low
+        if tangent:
+            sine = divided(sine, sine_low, cosine, cosine_low)
+        elif quadrant & 2:
+            sine = -sine
+        return -sine if odd and x < 0 else sine
+
+    far.__name__ = far.__qualname__ = f"far_{name}"
+    return loop(far)
 
 
 @formula
 def _sin(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond("sin", _limit(fmt))
+    far_or = beyond(_limit(fmt), _far_function("sin"))
 
     def sin(x):
         shifted, r, low = reduced(x)
         sine, _, cosine, _ = both(r, low)
         result = negate_by_bit(select(is_odd(shifted), cosine, sine), shifted, 1)
-        return exact_beyond(x, select(x == zero, x, result))
+        return far_or(x, select(x == zero, x, result))
 
     return sin
 
@@ -93,36 +135,31 @@ def _sin(fmt: Format) -> Callable[..., Any]:
 def _cos(fmt: Format) -> Callable[..., Any]:
     one = fmt.real(1.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond("cos", _limit(fmt))
+    far_or = beyond(_limit(fmt), _far_function("cos"))
 
     def cos(x):
         shifted, r, low = reduced(x)
         sine, _, cosine, _ = both(r, low)
         result = select(is_odd(shifted), sine, cosine)
-        return exact_beyond(
-            x, negate_by_bit(result, shifted + one, 1)
-        )  # minus in the second and third quadrant
+        return far_or(x, negate_by_bit(result, shifted + one, 1))  # minus in the second and third quadrant
 
     return cos
 
 
 @formula
 def _tan(fmt: Format) -> Callable[..., Any]:
-    zero, one = fmt.constants(0.0, 1.0)
-    reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    exact_beyond = beyond("tan", _limit(fmt))
+    zero = fmt.real(0.0)
+    reduced, both, divided = _reduced(fmt), _sin_and_cos(fmt), _quotient(fmt)
+    far_or = beyond(_limit(fmt), _far_function("tan"))
 
     def tan(x):
         shifted, r, low = reduced(x)
         sine, sine_low, cosine, cosine_low = both(r, low)
         odd = is_odd(shifted)
-        above, below = select(odd, cosine, sine), select(odd, sine, cosine)
-        inverse = one / below
-        quotient = above * inverse
-        rest = fma(-quotient, below, above)
-        rest += fma(-quotient, select(odd, sine_low, cosine_low), select(odd, cosine_low, sine_low))
-        result = fma(rest, inverse, quotient)
-        return exact_beyond(x, select(x == zero, x, negate_by_bit(result, shifted, 0)))
+        above, above_low = select(odd, cosine, sine), select(odd, cosine_low, sine_low)
+        below, below_low = select(odd, sine, cosine), select(odd, sine_low, cosine_low)
+        result = divided(above, above_low, below, below_low)
+        return far_or(x, select(x == zero, x, negate_by_bit(result, shifted, 0)))
 
     return tan
 

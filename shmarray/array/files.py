@@ -177,7 +177,9 @@ def _read_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], bool, n
 def _read_header_3(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """As version 2, with UTF-8 in place of Latin-1. NumPy has no public reader for it."""
     length = int.from_bytes(stream.read(4), "little")
-    text = stream.read(length) if length <= 100_000 else b""
+    if length > 10_000:  # NumPy's limit: deep nesting in the text can overflow the parser's stack
+        raise ValueError(f"its header of {length} bytes is too large to be parsed safely")
+    text = stream.read(length)
     if len(text) != length:
         raise ValueError("its header is cut short")
     fields = ast.literal_eval(text.decode("utf-8"))
@@ -194,10 +196,14 @@ def _write_header(stream: IO[bytes], source: np.ndarray[Any, Any]) -> None:
             return
         except ValueError:
             continue
-    text = repr(fields).encode("utf-8")
-    padding = -(len(text) + 13) % 64
-    header = npy.magic(3, 0) + (len(text) + padding + 1).to_bytes(4, "little") + text + b" " * padding + b"\n"
-    stream.write(header)
+    # Version 3, laid out as NumPy does: keys sorted, and room for the growing dimension's digits.
+    text = "{" + "".join(f"'{key}': {fields[key]!r}, " for key in sorted(fields)) + "}"
+    if source.ndim:
+        text += " " * (21 - len(str(source.shape[-1 if fields["fortran_order"] else 0])))
+    encoded = text.encode("utf-8")
+    padding = 64 - (len(encoded) + 13) % 64
+    length = (len(encoded) + padding + 1).to_bytes(4, "little")
+    stream.write(npy.magic(3, 0) + length + encoded + b" " * padding + b"\n")
 
 
 # --- bytes --------------------------------------------------------------------------------------------------

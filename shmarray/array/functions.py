@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shmarray.array.results import allocate, share, wants_sharing
+from shmarray.array.ufuncs import REDUCE_NBYTES
 from shmarray.segment import segment_of
 
 __all__ = ["call_function", "call_method", "implementation", "implements"]
@@ -163,8 +164,8 @@ def _by_own_method(name: str) -> Callable[..., Any]:
     method = getattr(np.ndarray, name)
 
     def version(a: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(a, np.ndarray):
-            return NotImplemented
+        if not isinstance(a, np.ndarray) or a.nbytes < REDUCE_NBYTES:
+            return NotImplemented  # NumPy alone is faster
         if "correction" in kwargs:  # np.var and np.std call `ddof` so as well; the method does not
             if "ddof" in kwargs:
                 return NotImplemented

@@ -89,7 +89,12 @@ def attach_view(
     """
     segment = registry.attach_reference(reference, mode=mode)
     try:
-        view = over_segment(segment, shape, np.dtype(dtype), offset=offset, strides=strides, kind=kind)
+        kind_of_item = np.dtype(dtype)
+        if kind_of_item.hasobject:
+            raise TypeError("bytes of a segment are no Python objects")
+        if 0 in shape:
+            offset = 0  # an empty view may "begin" outside; nothing is read through it
+        view = over_segment(segment, shape, kind_of_item, offset=offset, strides=strides, kind=kind)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"damaged handle: offset {offset}, shape {shape}, strides {strides}, dtype {dtype!r} do not"

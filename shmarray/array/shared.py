@@ -257,11 +257,12 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             if target is not None:
                 copy_parallel(target, self.view(ndarray))
                 return target.view(SharedArray)
-        result = self.view(ndarray).astype(dtype, order, casting, subok, copy)
+        plain = self.view(ndarray)
+        result = plain.astype(dtype, order, casting, subok, copy)
+        if result is plain:  # copy=False, and nothing had to be converted
+            return self
         if not subok:
             return result
-        if not copy and result.base is self:  # the view itself came back: nothing had to be converted
-            return self
         return share(result).view(SharedArray)
 
     def flatten(self, order: Any = "C") -> SharedArray:

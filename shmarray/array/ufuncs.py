@@ -11,6 +11,7 @@ Invariant: whatever this module does not foresee goes to NumPy unchanged, on the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -159,11 +160,9 @@ def _allocated_outputs(ufunc: np.ufunc, args: list[Any], kwargs: dict[str, Any])
             shape = np.broadcast_shapes(*(x.shape for x in arrays))
         except ValueError:
             return None
-    size = 1
-    for extent in shape:
-        size *= extent
-    if size * 32 < config.inline_nbytes:  # no result dtype but text is wider than 32 bytes
-        return None
+    size = math.prod(shape)
+    if not shape or size * 32 < config.inline_nbytes:  # no result dtype but text is wider than 32 bytes
+        return None  # (and without dimensions NumPy gives a scalar)
     dtypes = _result_dtypes(ufunc, args, kwargs)
     if dtypes is None:
         return None

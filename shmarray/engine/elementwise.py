@@ -24,6 +24,7 @@ from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.loops import Row, emit_rows
 from shmarray.engine.memory import item_pointer, read_word, reserve_words, write_word
+from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
@@ -56,6 +57,7 @@ def make_driver(
     reserve = reserve_words(2 * n_operands + 1 + 2 * _MAX_DIMS)
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
+        wide_vectors()
         started = monotonic_ns()
         place = reserve()
         while True:

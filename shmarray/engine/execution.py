@@ -194,12 +194,14 @@ class _Recovery:
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self.flags = 0
         self.done_before = 0
+        self.dispatched = plan.n_chunks  # chunks below this number have been tried
         self.tries: dict[int, int] = {}  # chunk -> how often a worker died over it
-        self.unknown: dict[int, Death] = {}
+        self.unknown: dict[int, Death] = {}  # chunks that were being changed in place
 
     def run(self, start: int) -> int:
         for first in range(start, self.plan.n_chunks, MAX_CHUNKS):
-            self._settle(self._dispatch(first, min(self.plan.n_chunks, first + MAX_CHUNKS)))
+            self.dispatched = min(self.plan.n_chunks, first + MAX_CHUNKS)
+            self._settle(self._dispatch(first, self.dispatched))
         return self._result()
 
     def finish(self, outcome: Outcome) -> int:
@@ -210,16 +212,7 @@ class _Recovery:
 
     def _result(self) -> int:
         if self.unknown:
-            chunks = sorted(self.unknown)
-            death = self.unknown[chunks[0]]
-            raise ChunksUnknownError(
-                f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
-                f"{_count(chunks)} in place, whose content is unknown now; all other chunks are done. "
-                "Compute these anew, or write to a separate out= next time: that is retried",
-                chunks=chunks,
-                task=self.plan.name,
-                **death._asdict(),
-            )
+            raise self._chunks_unknown("all other chunks are done")
         return self.flags
 
     def _dispatch(self, start: int, stop: int, *, workers_alone: bool = False) -> Outcome:
@@ -236,41 +229,81 @@ class _Recovery:
 
     def _settle(self, outcome: Outcome) -> None:
         """Do what an outcome leaves to be done, until nothing is left or it must not go on."""
-        plan = self.plan
         while not outcome.complete:
-            if outcome.timed_out:
-                chunks = sorted([*outcome.untouched, *outcome.interrupted])
-                raise KernelTimeoutError(
-                    f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(chunks)} "
-                    f"of {plan.n_chunks} are not; their workers were killed and are replaced",
-                    kernel=plan.name,
-                    timeout_s=self.options.timeout,
-                    chunks=tuple(chunks),
-                )
-            if outcome.failures:
-                raise _kernel_error(plan, outcome.failures)
+            if self.plan.in_place:
+                self.unknown |= outcome.interrupted
+            if outcome.timed_out or outcome.failures or outcome.cannot_start is not None:
+                raise self._error(outcome)
             again = list(outcome.untouched)
-            for chunk, death in outcome.interrupted.items():
-                if plan.in_place:
-                    self.unknown[chunk] = death
-                    continue
-                self.tries[chunk] = self.tries.get(chunk, 0) + 1
-                if self.tries[chunk] > self.options.retries:
-                    raise WorkerDiedError(
-                        f"{plan.name}: chunk {chunk} ended its worker {self.tries[chunk]} times "
-                        f"(last: pid {death.pid}, {describe_death(death)})",
-                        task=plan.name,
-                        chunk=chunk,
-                        **death._asdict(),
-                    )
-                again.append(chunk)
+            if not self.plan.in_place:
+                for chunk, death in outcome.interrupted.items():
+                    self._count_try(chunk, death)
+                    again.append(chunk)
             outcome = Outcome()
             for first, last in _ranges(sorted(again)):
-                part = self._dispatch(first, last, workers_alone=bool(self.tries))
-                outcome.untouched += part.untouched
-                outcome.interrupted |= part.interrupted
-                outcome.failures += part.failures
-                outcome.timed_out |= part.timed_out
+                if outcome.complete:
+                    outcome.add(self._dispatch(first, last, workers_alone=bool(self.tries)))
+                else:
+                    outcome.untouched += range(first, last)
+
+    def _count_try(self, chunk: int, death: Death) -> None:
+        self.tries[chunk] = self.tries.get(chunk, 0) + 1
+        if self.tries[chunk] > self.options.retries:
+            times = "once" if self.tries[chunk] == 1 else f"{self.tries[chunk]} times"
+            raise WorkerDiedError(
+                f"{self.plan.name}: chunk {chunk} ended its worker {times} "
+                f"(last: pid {death.pid}, {describe_death(death)})",
+                task=self.plan.name,
+                chunk=chunk,
+                **death._asdict(),
+            )
+
+    # ------------------------------------------------------------------ errors
+
+    def _error(self, outcome: Outcome) -> Exception:
+        """Why the call cannot go on."""
+        plan = self.plan
+        left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.n_chunks)})
+        error: Exception
+        if outcome.failures:
+            error = _kernel_error(plan, outcome.failures)
+        elif outcome.timed_out:
+            error = KernelTimeoutError(
+                f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(left)} "
+                f"of {plan.n_chunks} not done; the workers at them were killed and are replaced",
+                kernel=plan.name,
+                timeout_s=self.options.timeout,
+                chunks=tuple(left),
+                unknown=tuple(sorted(self.unknown)),
+            )
+        else:
+            death = outcome.cannot_start
+            assert death is not None
+            if self.unknown:
+                return self._chunks_unknown("workers cannot be started any more, so others are not done")
+            error = WorkerDiedError(
+                f"{plan.name}: several workers in a row died before they did anything (last: pid {death.pid}, "
+                f"{describe_death(death)}); what they said went to standard error",
+                task=plan.name,
+                **death._asdict(),
+            )
+        if self.unknown:
+            error.add_note(
+                f"Workers died while they changed {_count(sorted(self.unknown))} in place: the content is unknown"
+            )
+        return error
+
+    def _chunks_unknown(self, others: str) -> ChunksUnknownError:
+        chunks = sorted(self.unknown)
+        death = self.unknown[chunks[0]]
+        return ChunksUnknownError(
+            f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
+            f"{_count(chunks)} in place, whose content is unknown now; {others}. "
+            "Compute these anew, or write to a separate out= next time: that is retried",
+            chunks=chunks,
+            task=self.plan.name,
+            **death._asdict(),
+        )
 
 
 def _kernel_error(plan: Plan, failures: Iterable[Failure]) -> KernelError:

@@ -24,6 +24,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import as_dtype
 
@@ -45,18 +46,22 @@ def make_row_driver(
 ) -> Callable[[int, int, int, int], int]:
     """For arrays whose last dimension is reduced: fold along rows.
 
-    A row is cut into eight stripes that are folded side by side (the processor overlaps eight chains of dependent
-    operations) and combined in order; so `combine` needs to be associative, and nothing needs to commute.
+    A row of floating-point numbers is cut into eight stripes that are folded side by side (the processor overlaps eight
+    chains of dependent operations) and combined in order; so `combine` needs to be associative, and nothing needs to
+    commute. Folds of whole numbers go straight on: there the compiler itself may reorder, and makes vector code of a
+    plain loop where it can.
     """
+    fold_straight = _make_fold_straight(fold, item, accumulator)
     step_in = _make_fold(fold, item, accumulator)
     join = _make_combine(combine, accumulator)
     start_of = _make_start(identity, accumulator)
     store = item_storer(accumulator)
     acc_size = as_dtype(accumulator).itemsize
+    striped = not isinstance(accumulator, types.Integer | types.Boolean)
 
     @_compiled
     def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
-        if n >= _STRIPES_FROM:
+        if striped and n >= _STRIPES_FROM:
             m = n // 8
             stripe = m * step
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = start_of()
@@ -74,10 +79,7 @@ def make_row_driver(
             acc = join(acc, join(left, right))
             x += 7 * stripe
             n -= 8 * m
-        for _ in range(n):
-            acc = step_in(acc, x)
-            x += step
-        return acc
+        return fold_straight(acc, x, step, n)
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         started = monotonic_ns()
@@ -188,6 +190,30 @@ def _make_fold(fold: Any, item: types.Type, accumulator: types.Type) -> Any:
         return accumulator(accumulator, types.int64), codegen
 
     return step_in
+
+
+def _make_fold_straight(fold: Any, item: types.Type, accumulator: types.Type) -> Any:
+    """A compiled function (accumulator, address, step, n) -> the accumulator with n items."""
+
+    @intrinsic
+    def fold_straight(typingctx, acc, x, step, n):  # type: ignore[no-untyped-def]
+        resolved = resolve(typingctx, fold, (accumulator, item))
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            acc = cgutils.alloca_once_value(builder, args[0])
+
+            def turn(row: Row) -> None:
+                with row.accesses(builder):
+                    value = context.unpack_value(builder, item, row.places[0])
+                folded = emit_call(context, builder, fold, resolved, (builder.load(acc), value))
+                builder.store(context.cast(builder, folded, resolved.return_type, accumulator), acc)
+
+            emit_rows(context, builder, [item], [args[1]], [args[2]], args[3], turn)
+            return builder.load(acc)
+
+        return accumulator(accumulator, types.int64, types.int64, types.int64), codegen
+
+    return fold_straight
 
 
 def _make_fold_columns(fold: Any, item: types.Type, accumulator: types.Type) -> Any:

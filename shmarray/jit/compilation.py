@@ -27,6 +27,7 @@ from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import options
+from shmarray.jit.substitution import libraries
 
 __all__ = ["Code", "compile", "load"]
 
@@ -74,7 +75,7 @@ _compiling = threading.RLock()
 
 
 def compile(  # the counterpart of `load`
-    driver: Driver, argtypes: Sequence[Any], *, key: object, debug: bool = False
+    driver: Driver, argtypes: Sequence[Any], *, key: object, debug: bool = False, kernel: object = None
 ) -> Code:
     """Return the compiled code of a driver.
 
@@ -90,6 +91,8 @@ def compile(  # the counterpart of `load`
         found by the fingerprints in it.
     debug
         Check array bounds in the driver itself.
+    kernel
+        The user's function, to be named when the driver does not compile.
 
     Raises
     ------
@@ -106,7 +109,9 @@ def compile(  # the counterpart of `load`
         if found is not None:
             count("loaded_from_memory")
             return found[0]
-        code = _from_disk(print_) or _from_numba(driver, len(argtypes), print_, check_bounds=debug)
+        code = _from_disk(print_) or _from_numba(
+            driver, len(argtypes), print_, check_bounds=debug, kernel=kernel
+        )
         # The fingerprint stays with the code: it keeps alive what it knows by identity alone.
         _memory[print_] = code, print_
         return code
@@ -122,8 +127,8 @@ def load(payload: bytes) -> Callable[..., int]:
     """
     kind, body = payload[: len(_MACHINE)], payload[len(_MACHINE) :]
     if kind == _MACHINE:
-        fields, tables = pickle.loads(body)
-        entry = objectcode.load(objectcode.ObjectCode.from_bytes(fields), tables)
+        fields, packed = pickle.loads(body)
+        entry = objectcode.load(objectcode.ObjectCode.from_bytes(fields), shipping.unpack_tables(packed))
         count("received")
         return entry
     if kind != _SOURCE:
@@ -147,10 +152,12 @@ def _from_disk(print_: Fingerprint) -> Code | None:
     return Code(entry, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
 
 
-def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool) -> Code:
-    compiled = _compile(driver, arity, check_bounds=check_bounds)
+def _from_numba(
+    driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool, kernel: object
+) -> Code:
+    compiled = _compile(driver, arity, check_bounds=check_bounds, kernel=kernel)
     try:
-        data = objectcode.extract(compiled, print_.tables).to_bytes()
+        data = objectcode.extract(compiled, print_.tables, libraries()).to_bytes()
     except objectcode.UnshippableError as error:
         debug("%s travels as source: %s", compiled.fndesc.qualname, error)
         reason = str(error)
@@ -165,8 +172,7 @@ def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds
 
 
 def _machine_payload(data: bytes, tables: Sequence[np.ndarray[Any, Any]]) -> bytes:
-    # A SharedArray among the tables travels as a handle, by its own pickling.
-    return _MACHINE + pickle.dumps((data, tuple(tables)), protocol=5)
+    return _MACHINE + pickle.dumps((data, shipping.pack_tables(tables)), protocol=5)
 
 
 def _source_payload(driver: Driver, arity: int, *, check_bounds: bool, reason: str) -> bytes:
@@ -179,7 +185,7 @@ def _source_payload(driver: Driver, arity: int, *, check_bounds: bool, reason: s
         ) from error
 
 
-def _compile(driver: Driver, arity: int, *, check_bounds: bool) -> Any:
+def _compile(driver: Driver, arity: int, *, check_bounds: bool, kernel: object = None) -> Any:
     function = driver()
     # The class itself, not `numba.njit`: that one returns the plain function under NUMBA_DISABLE_JIT.
     dispatcher = CPUDispatcher(function, {}, {"nopython": True, **options(debug=check_bounds)})
@@ -187,7 +193,7 @@ def _compile(driver: Driver, arity: int, *, check_bounds: bool) -> Any:
     try:
         dispatcher.compile(types.int64(*arguments))
     except Exception as error:
-        raise compile_error(error, function) from error
+        raise compile_error(error, kernel or function) from error.with_traceback(None)
     count("compiled")
     debug("compiled %s", function.__qualname__)
     return dispatcher.overloads[arguments]

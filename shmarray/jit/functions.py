@@ -62,7 +62,7 @@ def return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) -> Any:
         try:
             dispatcher.compile(arguments)
         except Exception as error:
-            raise compile_error(error, dispatcher) from error
+            raise compile_error(error, dispatcher) from error.with_traceback(None)
         result = dispatcher.overloads[arguments].signature.return_type
         if prints.stable and _is_plain(result):
             store.write(key, pickle.dumps(result))

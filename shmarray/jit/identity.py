@@ -195,6 +195,9 @@ class _Reader:
             if family is not None:
                 self.read(family.key)
             self.read(value.py_func)
+        elif isinstance(getattr(getattr(value, "_dispatcher", None), "py_func", None), types.FunctionType):
+            self._feed("vectorized")  # numba.vectorize
+            self.read(value._dispatcher)
         elif isinstance(getattr(value, "__wrapped__", None), types.FunctionType):
             self._feed("wrapped")  # a function under one of our decorators
             self.read(value.__wrapped__)
@@ -319,7 +322,7 @@ _PLAIN: dict[type, Callable[[Any], bytes]] = {
 }
 
 #: Options of a user's own `@njit` that survive: they change what the function means or how it is inlined.
-KEPT_OPTIONS = ("fastmath", "inline", "forceinline")
+KEPT_OPTIONS = ("fastmath", "inline")
 
 
 def _path(value: Any) -> bytes:

@@ -22,7 +22,7 @@ import ctypes
 import pickle
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,9 @@ class ObjectCode:
         return cls(*pickle.loads(data))
 
 
-def extract(compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = ()) -> ObjectCode:
+def extract(
+    compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = (), libraries: Iterable[Any] = ()
+) -> ObjectCode:
     """Take the machine code out of numba's compile result.
 
     Parameters
@@ -84,31 +86,32 @@ def extract(compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = ()) -> Objec
     tables
         Global arrays that the code may read in place; :func:`load` is to be given equal ones in the same
         order.
+    libraries
+        Where else to look for functions that recursive ones call.
 
     Raises
     ------
     UnshippableError
-        The code refers to memory of this process that is none of `tables`: a ctypes or cffi function, object
-        mode blocks, an environment whose constants do not pickle.
+        The code refers to memory of this process that is none of `tables` (a ctypes or cffi function, say),
+        or its environment has constants that do not pickle.
     """
     library, description = compiled.library, compiled.fndesc
-    names = [variable.name for variable in library._final_module.global_variables]
-    # The function's own environment first: `load` hands that one to the callable.
-    names.sort(key=lambda name: name != description.env_name)
-    if compiled.lifted:
-        raise UnshippableError("it has lifted loops or object mode blocks")
-    recursive = tuple(
-        name.removeprefix(_RECURSION_PREFIX) for name in names if name.startswith(_RECURSION_PREFIX)
-    )
-    elf = _with_recursive(library, recursive) if recursive else library._get_compiled_object()
-    initialisers = [*compiled.reload_init, *library._reload_init]
+    names = _variables(library._final_module)
+    recursive: tuple[str, ...] = ()
+    if any(name.startswith(_RECURSION_PREFIX) for name in names):
+        elf, recursive, names = _with_recursive(library, libraries)
+    else:
+        elf = library._get_compiled_object()
+    # On the library only in newer versions of numba; what needs it are calls to parallel code.
+    initialisers = [*compiled.reload_init, *getattr(library, "_reload_init", ())]
     needed = set(_undefined_symbols(elf)) - {_RECURSION_PREFIX + name for name in recursive}
     return ObjectCode(
         name=description.qualname,
         symbol=description.llvm_cpython_wrapper_name,
         elf=elf,
         needed=tuple(sorted(needed)),
-        environments=tuple(_environments(names)),
+        # The function's own environment first: `load` hands that one to the callable.
+        environments=tuple(_environments(sorted(names, key=lambda name: name != description.env_name))),
         tables=tuple(_find_table(name, tables) for name in names if name.startswith(_DYNAMIC_PREFIX)),
         recursive=recursive,
         initialisers=serialize.dumps(initialisers) if initialisers else b"",
@@ -140,23 +143,42 @@ def _find_table(symbol: str, tables: Sequence[np.ndarray[Any, Any]]) -> tuple[st
     )
 
 
-def _with_recursive(library: Any, recursive: tuple[str, ...]) -> bytes:
-    """The machine code with functions in it that it calls through pointers only.
+def _with_recursive(library: Any, others: Iterable[Any]) -> tuple[bytes, tuple[str, ...], list[str]]:
+    """The machine code with the functions in it that it calls through pointers only; these; all variables.
 
-    Nothing in the code names these, so the optimiser has dropped them: they are linked in again from the
-    libraries that numba keeps.
+    Nothing else in the code names these functions, so the optimiser has dropped them, or never had them: they
+    are linked in from the libraries that numba keeps.
     """
+    sources = [*_libraries(library), *others]
     module = library._final_module.clone()
-    for name in recursive:
-        for source in _libraries(library):
+    linked: list[str] = []
+    while missing := sorted(_recursive_names(module) - set(linked)):
+        for name in missing:
+            source = next((source for source in sources if _defines(source, name)), None)
+            if source is None:
+                raise UnshippableError(f"it calls itself, and {name} is in none of its libraries")
             found = source._get_module_for_linking().clone()
-            if any(function.name == name and not function.is_declaration for function in found.functions):
-                found.get_function(name).linkage = "external"  # others go when unused
-                module.link_in(found)
-                break
-        else:
-            raise UnshippableError(f"it calls itself, and {name} is in none of its libraries")
-    return bytes(library.codegen._tm.emit_object(module))
+            found.get_function(name).linkage = "external"  # what is not, goes when unused
+            module.link_in(found)
+            linked.append(name)
+    return bytes(library.codegen._tm.emit_object(module)), tuple(linked), _variables(module)
+
+
+def _variables(module: Any) -> list[str]:
+    return [variable.name for variable in module.global_variables]
+
+
+def _recursive_names(module: Any) -> set[str]:
+    return {
+        name.removeprefix(_RECURSION_PREFIX)
+        for name in _variables(module)
+        if name.startswith(_RECURSION_PREFIX)
+    }
+
+
+def _defines(library: Any, name: str) -> bool:
+    functions = library._get_module_for_linking().functions
+    return any(function.name == name and not function.is_declaration for function in functions)
 
 
 def _libraries(library: Any) -> Iterator[Any]:

@@ -13,8 +13,10 @@ Invariant: a substitution never changes a type. A substitute that would give ano
 from __future__ import annotations
 
 import operator
+import sys
 import types as python_types
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from numba import types
@@ -28,20 +30,26 @@ from numba.core.untyped_passes import InlineInlinables
 from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
 from shmarray.jit.policy import options
 
-__all__ = ["Family", "KernelDispatcher", "substitutes"]
+__all__ = ["Family", "KernelDispatcher", "libraries", "substitutes"]
 
 
 def substitutes() -> Mapping[Any, Any]:
     """Return the table: NumPy's or `math`'s function -> what numba is to call instead."""
-    from importlib import import_module
+    # By name and late: the table's functions import the numba that this module is part of loading.
+    from shmarray.kernels.math import SUBSTITUTES
 
-    try:
-        table: Mapping[Any, Any] = import_module("shmarray.kernels.math").SUBSTITUTES
-    except ModuleNotFoundError as error:
-        if error.name not in ("shmarray.kernels", "shmarray.kernels.math"):
-            raise
-        return {}  # a build without the kernels: NumPy's functions stay
-    return table
+    return SUBSTITUTES
+
+
+_families: weakref.WeakSet[Family] = weakref.WeakSet()
+
+
+def libraries() -> Iterator[Any]:
+    """Yield numba's code libraries of all members of all families."""
+    for family in list(_families):
+        for member in list(family._members.values()):
+            for compiled in list(member.overloads.values()):
+                yield compiled.library
 
 
 class Family:
@@ -51,7 +59,7 @@ class Family:
     exceptions, its divisions and its bounds are then the kernel's) and with substitution.
     """
 
-    __slots__ = ("_members", "debug", "pipeline", "precise")
+    __slots__ = ("__weakref__", "_members", "debug", "pipeline", "precise")
 
     def __init__(self, *, precise: bool, debug: bool) -> None:
         self.precise = precise
@@ -59,6 +67,7 @@ class Family:
         # numba makes a pipeline from its class alone, so what a pipeline must know is on a class.
         self.pipeline = type("FamilyPipeline", (_Pipeline,), {"family": self})
         self._members: dict[Any, KernelDispatcher] = {}
+        _families.add(self)
 
     @property
     def key(self) -> tuple[bool, bool]:
@@ -74,7 +83,7 @@ class Family:
         python, kept, local_types = _parts(function)
         found = self._members.get((python, repr(kept)))
         if found is None:
-            targetoptions = {"nopython": True, **options(debug=self.debug), **kept}
+            targetoptions = {"nopython": True, **options(debug=self.debug, inlined=True), **kept}
             found = KernelDispatcher(python, dict(local_types), targetoptions, self.pipeline)
             self.admit(found)
         return found
@@ -116,7 +125,10 @@ class _Pipeline(CompilerBase):  # type: ignore[misc]
     family: Family
 
     def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state, "shmarray")
+        for block in self.state.lifted:
+            # A `with numba.objmode` block holds the GIL, and numba would warn that our nogil cannot be had.
+            block.flags.release_gil = False
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         passes.add_pass_after(_AdoptCallees, InlineInlinables)
         if not self.family.precise:
             passes.add_pass_after(_SubstituteMath, NopythonTypeInference)
@@ -154,7 +166,7 @@ class _AdoptCallees(FunctionPass):  # type: ignore[misc]
 
 
 def _constant(function_ir: Any, value: Any) -> tuple[bool, Any]:
-    """The Python object that an expression of the IR stands for, where it is a global, a cell, or one of a module."""
+    """The Python object that an expression of the IR stands for: a global, a cell, or one of a module."""
     if isinstance(value, ir.Global | ir.FreeVar):
         return True, value.value
     if isinstance(value, ir.Expr) and value.op == "getattr":
@@ -175,7 +187,7 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
     if not callable(value) or isinstance(value, type):
         return value
     wrapped = value if isinstance(value, python_types.FunctionType) else getattr(value, "__wrapped__", None)
-    if not isinstance(wrapped, python_types.FunctionType):
+    if not isinstance(wrapped, python_types.FunctionType) or _is_others(wrapped):
         return value
     try:
         typing_context.resolve_value_type(value)
@@ -184,6 +196,12 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
         # and `register_jitable` registered, and NumPy's own functions.)
         return family.member(wrapped)
     return value
+
+
+def _is_others(function: python_types.FunctionType) -> bool:
+    """Whether it is Python's or NumPy's: numba says better what it does not know than their insides do."""
+    package = function.__module__.partition(".")[0] if function.__module__ else ""
+    return package != "__main__" and (package in ("numpy", "numba") or package in sys.stdlib_module_names)
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)
@@ -204,7 +222,11 @@ class _SubstituteMath(FunctionPass):  # type: ignore[misc]
                 call = statement.value if isinstance(statement, ir.Assign) else None
                 called = _called(call, state.typemap) if isinstance(call, ir.Expr) else None
                 if called is not None:
-                    table = substitutes() if table is None else table
+                    if table is None:
+                        table = substitutes()
+                        # Its import, here for the first time perhaps, registers overloads.
+                        state.typingctx.refresh()
+                        state.targetctx.refresh()
                     replaced = _replace(call, _lookup(table, called[0]), called[1], block.scope, state)
                     if replaced is not None:
                         body.append(replaced[0])

@@ -1,20 +1,13 @@
 """Worker processes and the page of shared memory through which work reaches them."""
 
 from shmarray.pool.cores import available_cores
+from shmarray.pool.default import close_all, get_pool, held_descriptors, worker_pids
 from shmarray.pool.lane import Job, Lane, SegmentKey
 from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death
 from shmarray.pool.page import MAX_CHUNKS
-from shmarray.pool.pool import (
-    JobTicket,
-    Pool,
-    WorkerInfo,
-    close_all,
-    get_pool,
-    held_descriptors,
-    new_number,
-    worker_pids,
-)
+from shmarray.pool.pool import Pool, WorkerInfo
 from shmarray.pool.solo import run_alone
+from shmarray.pool.ticket import JobTicket, new_number
 from shmarray.pool.worker import current_worker
 
 __all__ = [

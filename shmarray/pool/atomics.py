@@ -18,7 +18,9 @@ from numba.extending import intrinsic
 __all__ = [
     "add_i64",
     "add_u32",
+    "await_readable",
     "copy_bytes",
+    "exit_process",
     "fence",
     "fill_bytes",
     "futex_wait",
@@ -38,6 +40,9 @@ _CLOCK_MONOTONIC = 1
 
 # Numbers of the system calls by machine; the C library's syscall() takes them from any language.
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
+_SYS_PPOLL = {"x86_64": 271, "aarch64": 73}
+_SYS_EXIT_GROUP = {"x86_64": 231, "aarch64": 94}
+_POLLIN = 1
 
 _i8, _i32, _i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -162,6 +167,30 @@ def futex_wake(typingctx, address):  # type: ignore[no-untyped-def]
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         call = _i64(_SYS_FUTEX[_machine()])
         return _syscall(builder, call, args[0], _i64(_FUTEX_WAKE), _i64(0x7FFFFFFF))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def await_readable(typingctx, fd):  # type: ignore[no-untyped-def]
+    """Sleep until a descriptor is readable: 1; -1 when a signal came first."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        # struct pollfd {int fd; short events; short revents;}, little-endian, as one word
+        entry = cgutils.alloca_once(builder, _i64)
+        builder.store(builder.or_(builder.and_(args[0], _i64(0xFFFFFFFF)), _i64(_POLLIN << 32)), entry)
+        pointer = builder.ptrtoint(entry, _i64)
+        return _syscall(builder, _i64(_SYS_PPOLL[_machine()]), pointer, _i64(1), _i64(0), _i64(0), _i64(0))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def exit_process(typingctx, status):  # type: ignore[no-untyped-def]
+    """End this process, all threads of it, whoever holds the interpreter lock."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return _syscall(builder, _i64(_SYS_EXIT_GROUP[_machine()]), args[0])
 
     return types.int64(types.int64), codegen
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import mmap
 import os
 import pickle
@@ -23,6 +24,8 @@ __all__ = ["Channel", "ChannelClosedError"]
 _PACKET_NBYTES = 64 * 1024  # well under the default buffer of a Unix socket
 _DESCRIPTORS = 4
 _INLINE, _SPILLED = b"i", b"s"
+#: The other side does not take more now, or the kernel does not (memory, descriptors on their way).
+_LATER = {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}
 
 
 class ChannelClosedError(EOFError):
@@ -47,9 +50,9 @@ class Channel:
         return cls(ours), theirs
 
     @property
-    def waiting(self) -> bool:
-        """Whether messages wait here because the other side does not take them."""
-        return bool(self._backlog)
+    def waiting(self) -> int:
+        """How many messages wait here because the other side does not take them."""
+        return len(self._backlog)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -66,10 +69,16 @@ class Channel:
 
     def send_bytes(self, pickled: bytes, descriptors: Sequence[int] = ()) -> None:
         """Queue a message that is pickled already (once for many workers)."""
-        if len(pickled) < _PACKET_NBYTES:
-            packet, own = _INLINE + pickled, [os.dup(fd) for fd in descriptors]
-        else:
-            packet, own = _SPILLED, [_spill(pickled), *(os.dup(fd) for fd in descriptors)]
+        packet = _INLINE + pickled if len(pickled) < _PACKET_NBYTES else _SPILLED
+        own: list[int] = []
+        try:
+            if packet is _SPILLED:
+                own.append(_spill(pickled))
+            own.extend(map(os.dup, descriptors))
+        except BaseException:  # no descriptor left
+            for fd in own:
+                os.close(fd)
+            raise
         self._backlog.append((packet, tuple(own)))
         self.flush()
 
@@ -82,10 +91,10 @@ class Channel:
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
             try:
                 self._socket.sendmsg([packet], ancillary)
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError as error:  # EPIPE, ECONNRESET, EBADF after close
-                self._drop_backlog()
+            except OSError as error:
+                if error.errno in _LATER:
+                    return False
+                self._drop_backlog()  # EPIPE, ECONNRESET, EBADF after close
                 raise ChannelClosedError("the other process is gone") from error
             self._backlog.popleft()
             for fd in descriptors:
@@ -139,9 +148,13 @@ class Channel:
 
 def _spill(data: bytes) -> int:
     fd = os.memfd_create("shmarray-message", os.MFD_CLOEXEC)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    except BaseException:  # memory is full
+        os.close(fd)
+        raise
     return fd
 
 

@@ -1,4 +1,4 @@
-"""The moves of the dispatch page, as compiled code: publish, claim, finish, settle, await_job.
+"""The moves of the dispatch page, as compiled code: publish, claim, finish, settle, await_job, and a few more.
 
 `claim` and `finish` are for the drivers of kernels, which inline them. The others are called from Python
 through `calls()`. What each does to the page, and why that is safe, stands in `shmarray.pool.page`.
@@ -18,6 +18,8 @@ from shmarray.pool import page as at
 from shmarray.pool.atomics import (
     add_i64,
     add_u32,
+    await_readable,
+    exit_process,
     fence,
     fill_bytes,
     futex_wait,
@@ -36,8 +38,12 @@ EPOCH, CONTROL, NEXT = at.EPOCH, at.CONTROL, at.NEXT
 JOB, START, STOP, LIMIT = at.JOB, at.START, at.STOP, at.LIMIT
 LEFT, CALLER_SLEEPS = at.LEFT, at.CALLER_SLEEPS
 SLOTS, SLOT_NBYTES, STATES = at.SLOTS, at.SLOT_NBYTES, at.STATES
-ACTIVE, SLEEPING, CURRENT, COUNT, FPE, FAILED = at.ACTIVE, at.SLEEPING, at.CURRENT, at.COUNT, at.FPE, at.FAILED
+ACTIVE, SLEEPING, CURRENT, COUNT = at.ACTIVE, at.SLEEPING, at.CURRENT, at.COUNT
+FPE, FAILED, SAID = at.FPE, at.FAILED, at.SAID
 DONE = int(at.ChunkState.DONE)
+
+#: In NEXT: past any chunk, and far enough from the largest integer that claims never wrap around.
+CANCELLED = 1 << 62
 
 _inline = numba.njit(**jit.options())
 
@@ -95,6 +101,7 @@ def _make_publish() -> Callable[..., Any]:
             store_i64(slot + COUNT, 0)
             store_i64(slot + FPE, 0)
             store_i64(slot + FAILED, 0)
+            store_i64(slot + SAID, 0)
             store_i64(slot + CURRENT, -1)
         store_i64(page + JOB, job)
         store_i64(page + START, start)
@@ -137,7 +144,7 @@ def _make_settle() -> Callable[..., Any]:
         for lane in range(limit + 1):
             slot = page + SLOTS + lane * SLOT_NBYTES
             done += load_i64(slot + COUNT)
-            noted |= load_i64(slot + FPE) | load_i64(slot + FAILED)
+            noted |= load_i64(slot + FPE) | load_i64(slot + FAILED) | load_i64(slot + SAID)
         return 1 if done == load_i64(page + STOP) - load_i64(page + START) and noted == 0 else 2
 
     return settle
@@ -169,16 +176,16 @@ def _make_await_job() -> Callable[..., Any]:
                     add_u32(page + LEFT, 1)
                     futex_wake(page + LEFT)
                 continue
-            if epoch != last:
-                last = epoch
-                idle_since = monotonic_ns()
+            if epoch != last and lane <= load_i64(page + LIMIT):
+                idle_since = monotonic_ns()  # calls are coming, if too short for this lane to get a share
             elif monotonic_ns() - idle_since > spin_ns:
+                # A lane beyond the limit sleeps through the calls of the others: it would spin on the caller's core.
                 store_i64(slot + SLEEPING, 1)
                 fence()
                 if load_i64(page + CONTROL) == control:
                     futex_wait(page + EPOCH, epoch, -1)
                 store_i64(slot + SLEEPING, 0)
-                idle_since = monotonic_ns()
+            last = epoch
             pause()
 
     return await_job
@@ -201,8 +208,9 @@ def _make_finish() -> Callable[..., Any]:
 
 def _make_cancel() -> Callable[..., Any]:
     def cancel(page):  # type: ignore[no-untyped-def]
-        """Let nobody claim any more of this epoch."""
-        return add_i64(page + NEXT, 1 << 60)
+        """Let nobody claim any more of this epoch; any number of lanes may say so at once."""
+        store_i64(page + NEXT, CANCELLED)
+        return 0
 
     return cancel
 
@@ -218,6 +226,16 @@ def _make_call() -> Callable[..., Any]:
     return call
 
 
+def _make_exit_with() -> Callable[..., Any]:
+    def exit_with(pidfd):  # type: ignore[no-untyped-def]
+        """Wait for another process to end, then end this one, without the interpreter's help."""
+        while await_readable(pidfd) != 1:
+            pass
+        return exit_process(0)
+
+    return exit_with
+
+
 class Calls(NamedTuple):
     """The moves that Python makes; each takes the page's address first. All release the interpreter lock."""
 
@@ -228,6 +246,7 @@ class Calls(NamedTuple):
     finish: Callable[[int, int, int], int]
     cancel: Callable[[int], int]
     call: Callable[[int], int]
+    exit_with: Callable[[int], int]
 
 
 @cache
@@ -246,4 +265,5 @@ def calls() -> Calls:
         finish=entry("finish", _make_finish, 3),
         cancel=entry("cancel", _make_cancel, 1),
         call=entry("call", _make_call, 1),
+        exit_with=entry("exit_with", _make_exit_with, 1),
     )

@@ -16,6 +16,7 @@ class Death(NamedTuple):
     pid: int
     signal: int | None
     exitcode: int | None
+    out_of_memory: bool = False  #: the kernel has ended processes for want of memory since the worker started
 
 
 class Failure(NamedTuple):
@@ -24,12 +25,12 @@ class Failure(NamedTuple):
     chunk: int
     error: BaseException | None  #: None when it did not pickle
     line: str  #: its last line, as a traceback ends with it
-    traceback: str  #: in the process where it was raised
+    traceback: str  #: in the worker; "" when it was raised in this process and has its own
 
     @classmethod
     def of(cls, chunk: int, error: BaseException) -> Failure:
-        line = "".join(traceback.format_exception_only(error)).strip()
-        return cls(chunk, error, line, "".join(traceback.format_exception(error)))
+        """Of an exception of this process."""
+        return cls(chunk, error, "".join(traceback.format_exception_only(error)).strip(), "")
 
 
 @dataclass(slots=True)
@@ -41,11 +42,22 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
     timed_out: bool = False
+    cannot_start: Death | None = None  #: the last of several workers in a row that died before they did anything
     floating_flags: int = 0  #: NumPy's floating-point exception bits that chunks noted
 
     @property
     def complete(self) -> bool:
-        return not (self.untouched or self.interrupted or self.failures or self.timed_out)
+        return not (self.untouched or self.interrupted or self.failures or self.timed_out or self.cannot_start)
+
+    def add(self, other: Outcome) -> None:
+        """Take in what another dispatch of the same call left."""
+        self.untouched += other.untouched
+        self.interrupted |= other.interrupted
+        self.failures += other.failures
+        self.deaths += other.deaths
+        self.timed_out |= other.timed_out
+        self.cannot_start = self.cannot_start or other.cannot_start
+        self.floating_flags |= other.floating_flags
 
 
 #: Everything done, nothing noted.
@@ -60,6 +72,8 @@ def describe_death(death: Death) -> str:
     >>> describe_death(Death(1, signal.SIGKILL, None))
     'killed by SIGKILL'
     """
+    if death.out_of_memory:
+        return "killed by SIGKILL, most likely by the kernel for want of memory: its count of such kills has risen"
     if death.signal is not None:
         try:
             return f"killed by {signal.Signals(death.signal).name}"

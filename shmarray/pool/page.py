@@ -15,7 +15,7 @@ Layout (bytes; each line of 64 is written by one side, so that no cache line is 
              ACTIVE   the epoch it works for, or 0      SLEEPING  1 while it sleeps on EPOCH
              CURRENT  the chunk it is at                COUNT     chunks done in this epoch
              FPE      floating-point flags it saw       FAILED    1 when a chunk raised
-             READY    its pid, once it is up
+             READY    its pid, once it is up            SAID      1 when it wrote or logged something in this epoch
     12288  STATES    one byte a chunk: 0 free, lane + 1 running, FAILED, DONE
 
 Invariant: a lane writes only its own slot, NEXT, LEFT and the states of chunks that it claimed. The caller closes an
@@ -41,7 +41,7 @@ EPOCH, CONTROL, NEXT = 0, 8, 64
 JOB, START, STOP, LIMIT = 128, 136, 144, 152
 LEFT, CALLER_SLEEPS = 192, 200
 SLOTS, SLOT_NBYTES = 256, 64
-ACTIVE, SLEEPING, CURRENT, COUNT, FPE, FAILED, READY = 0, 8, 16, 24, 32, 40, 48
+ACTIVE, SLEEPING, CURRENT, COUNT, FPE, FAILED, READY, SAID = 0, 8, 16, 24, 32, 40, 48, 56
 STATES = 12288
 
 #: Lanes a page has room for, the caller included.
@@ -65,21 +65,24 @@ class DispatchPage:
 
     __slots__ = ("_closed", "address", "fd", "states", "words")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, private: bool = False) -> None:
         self._closed = False
         self.fd = fd
-        self.address = map_descriptor(fd, _NBYTES, writable=True)
+        self.address = map_descriptor(fd, _NBYTES, writable=True, private=private)
         memory = np.asarray(_Memory(self.address, _NBYTES))
         self.words = memory[:STATES].view(np.int64)  #: everything before STATES, as 64-bit words
         self.states = memory[STATES:]  #: one byte a chunk of the open epoch
 
     @classmethod
-    def create(cls) -> DispatchPage:
-        """A new page in anonymous shared memory, which no name leads to and nothing can leak."""
+    def create(cls, *, private: bool = False) -> DispatchPage:
+        """A new page in anonymous memory, which no name leads to and nothing can leak.
+
+        A `private` one is for this process alone: a forked child gets a copy, and does not claim its parent's chunks.
+        """
         fd = os.memfd_create("shmarray-dispatch", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, _NBYTES)
-            return cls(fd)
+            return cls(fd, private=private)
         except BaseException:
             os.close(fd)
             raise

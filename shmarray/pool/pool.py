@@ -1,54 +1,51 @@
-"""The worker processes of one caller, and the loop that dispatches a job to them.
+"""A pool: worker processes of one caller, as its user sees them, and the lock that its calls take in turn.
 
 A pool of n lanes has n workers. A job that the caller may join runs on the caller and workers 1 to n - 1; any other on
 workers 1 to n. So the last worker is started only when it is first needed, and the caller's core is never shared.
 
-Invariants: a dead worker never makes a dispatch hang (its pidfd is watched every few milliseconds), and what it was
-doing is told exactly: chunks done, untouched, failed, or of unknown content. Workers end with the pool, and with the
-caller.
+Invariants: calls of several threads run one after another; one made from inside another (by a signal handler, a
+progress callback) runs in place and never waits for it. Workers end with the pool, and with the caller.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
-import itertools
-import logging
 import os
-import pickle
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from shmarray import registry
 from shmarray.configuration import config
 from shmarray.errors import WorkerDiedError
-from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.cores import available_cores
-from shmarray.pool.lane import Job, Lane, SegmentKey
-from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death
-from shmarray.pool.output import OutputRelay
-from shmarray.pool.page import ACTIVE, COUNT, FAILED, FPE, MAX_LANES, READY, ChunkState, DispatchPage
-from shmarray.pool.process import WorkerProcess
+from shmarray.pool.crew import CannotStartError, Crew
+from shmarray.pool.interrupts import held_back
+from shmarray.pool.outcome import COMPLETE, Outcome, describe_death
+from shmarray.pool.page import MAX_LANES
+from shmarray.pool.round import Round, recover
 
 if TYPE_CHECKING:
-    from shmarray.segment import Segment
+    from shmarray.pool.lane import Lane, SegmentKey
+    from shmarray.pool.process import WorkerProcess
+    from shmarray.pool.ticket import JobTicket
 
-__all__ = ["JobTicket", "Pool", "WorkerInfo", "close_all", "get_pool", "held_descriptors", "new_number", "worker_pids"]
+__all__ = ["Pool", "WorkerInfo", "living_pools"]
 
-logger = logging.getLogger("shmarray.pool")
+_CLOSE_GRACE_S = 2.0  # how long workers get to stop when a pool is closed
+_EXIT_PATIENCE_S = 1.0  # how long the exit of the program waits for a daemon thread that is in a call
 
-_BITE_NS = 20_000_000  # how long compiled code may keep Python from seeing a signal or a death
-_STOP_GRACE_S = 0.3  # how long workers get to finish their chunk after a cancel, before they are killed
-_MAX_FAILED_STARTS = 3
+#: By identity, and without their locks or iteration over weak sets: destructors of any thread look here.
+_living: dict[int, weakref.ref[Pool]] = {}
 
-_numbers = itertools.count(1)
+
+def living_pools() -> list[Pool]:
+    """The pools of this process that are not closed."""
+    found = [reference() for reference in list(_living.values())]
+    return [pool for pool in found if pool is not None]
 
 
 class WorkerInfo(NamedTuple):
@@ -57,46 +54,6 @@ class WorkerInfo(NamedTuple):
     pid: int
     state: str  #: "starting", "idle", "busy" or "dead"
     task: str  #: what it works on, "" when nothing
-
-
-class JobTicket:
-    """A job as a pool knows it: its number, its pickle, and what must be sent before it.
-
-    Parameters
-    ----------
-    job : Job
-    name : str
-        For people.
-    segments : mapping of SegmentKey to weak reference
-        What its lanes must have mapped; the caller holds these while it dispatches.
-    kernels : sequence of (int, bytes)
-        Numbers and payloads of machine code.
-    """
-
-    __slots__ = ("kernels", "name", "number", "segments", "spec")
-
-    def __init__(
-        self,
-        job: Job,
-        *,
-        name: str,
-        segments: Mapping[SegmentKey, weakref.ref[Segment]],
-        kernels: Sequence[tuple[int, bytes]],
-    ) -> None:
-        self.number = next(_numbers)
-        self.name = name
-        self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
-        self.segments = segments
-        self.kernels = kernels
-
-    def __del__(self) -> None:
-        for pool in list(_pools):
-            pool.forget(self.number)
-
-
-def new_number() -> int:
-    """A number for a kernel, unlike any other job's or kernel's in this process."""
-    return next(_numbers)
 
 
 class Pool:
@@ -120,49 +77,49 @@ class Pool:
             raise ValueError(f"processes must be an integer from 1 to {MAX_LANES - 1}; got {processes!r}")
         self.lanes = int(lanes)
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # guards the page and the workers; held over a whole dispatch
-        self._holder: int | None = None  # the thread that holds it, so that a nested call does not wait for itself
+        # Guards the crew; held over a whole dispatch. Reentrant, because a signal handler may make a call just after
+        # it was taken or just before it is given back: then nothing is going on, and the call may go ahead.
+        self._lock = threading.RLock()
+        self._holder: int | None = None  # the thread that is using the crew, so that calls from inside do not
+        self.crew: Crew | None = None  #: from the first use on; for the engine's own use
         self._pending: deque[tuple[str, Any]] = deque()  # what workers must forget or unmap, told when the lock is free
-        self._workers: list[WorkerProcess] = []
-        self._page: DispatchPage | None = None
-        self._caller: Lane | None = None
-        self._relay: OutputRelay | None = None
         self._task = ""
-        self._spin_ns = config.spin_us * 1000
-        self._failed_starts = 0
-        self._closed = False
-        _pools.add(self)
+        self._spin_us = config.spin_us
+        self.closed = False  #: it takes no more work
+        _living[id(self)] = weakref.ref(self)
 
     # ------------------------------------------------------------------ what users see
 
     @property
     def workers(self) -> list[WorkerInfo]:
         """The workers; they are started if they were not. The caller's own lane is not among them."""
-        with contextlib.ExitStack() as stack:
-            if self._holder != threading.get_ident():
-                free = self._lock.acquire(blocking=not self._task)  # during a dispatch: look without waiting
-                if free:
-                    stack.callback(self._lock.release)
-                    self._check_open()
-                    self._start(self.lanes)
-                    self._replace_dead()
-            return [self._describe(worker) for worker in self._workers]
+        if self._holder is None:  # during a call: look without waiting
+            with self._using() as crew, held_back():
+                self._make_ready(crew, self.lanes)
+                crew = self.crew
+        else:
+            crew = self.crew
+        return [] if crew is None else [self._describe(crew, worker) for worker in list(crew.workers)]
 
-    def _describe(self, worker: WorkerProcess) -> WorkerInfo:
-        page = self._page
+    def _describe(self, crew: Crew, worker: WorkerProcess) -> WorkerInfo:
         if not worker.alive:
             return WorkerInfo(worker.pid, "dead", "")
-        if page is not None and page.words[page.slot(worker.lane, ACTIVE)]:
+        if crew.is_active(worker):
             return WorkerInfo(worker.pid, "busy", self._task)
-        return WorkerInfo(worker.pid, "idle" if self._is_ready(worker) else "starting", "")
+        return WorkerInfo(worker.pid, "idle" if crew.is_ready(worker) else "starting", "")
 
     def close(self) -> None:
-        """Let the workers finish and end them. A closed pool takes no more work."""
-        self._end(grace_s=2.0)
+        """Wait for calls of other threads, and end the workers. A closed pool takes no more work."""
+        self._refuse_inside()
+        with self._lock:
+            self._end(grace_s=_CLOSE_GRACE_S)
 
     def terminate(self) -> None:
-        """End the workers at once."""
-        self._end(grace_s=0.0)
+        """End the workers at once. A call that another thread has running raises `WorkerDiedError`."""
+        self._refuse_inside()
+        self._break_off()
+        with self._lock:
+            self._end(grace_s=0.0)
 
     def __enter__(self) -> Pool:
         return self
@@ -170,15 +127,21 @@ class Pool:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "crew", None) is not None and self._pid == os.getpid():
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._end(grace_s=0.0)
+
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._workers)} started"
+        crew = self.crew
+        state = "closed" if self.closed else f"{0 if crew is None else len(crew.workers)} started"
         return f"<{type(self).__name__} of {self.lanes} lanes, {state}>"
 
     # ------------------------------------------------------------------ dispatch
 
     @property
     def held_by_this_thread(self) -> bool:
-        """Whether this thread is inside a dispatch already (a signal handler, a progress callback)."""
+        """Whether this thread is inside a call of this pool already (a signal handler, a progress callback)."""
         return self._holder == threading.get_ident()
 
     def dispatch(
@@ -211,407 +174,144 @@ class Pool:
             What was not done and why. On an exception in this thread (Ctrl-C), running chunks get a moment to finish
             and are killed; then it propagates.
         """
-        self._lock.acquire()
-        self._holder = threading.get_ident()
-        self._task = ticket.name
+        if deadline is not None and not self._wait_until_free(deadline):
+            return Outcome(untouched=list(range(start, stop)), timed_out=True)
         try:
-            self._check_open()
-            limit = self.lanes if caller is None else self.lanes - 1
-            if len(self._workers) < limit or self._page is None:
-                self._start(limit)
-            dispatch = _Dispatch(self, ticket, limit, deadline, watch)
-            if dispatch.publish(start, stop, caller):
-                return COMPLETE
-            return dispatch.sort_out()
+            with self._lock:
+                self._holder = threading.get_ident()
+                self._task = ticket.name
+                try:
+                    limit = self.lanes if caller is None else self.lanes - 1
+                    crew = self.crew
+                    if crew is None or crew.unsettled or crew.bereaved or len(crew.workers) < limit:
+                        with held_back():
+                            crew = self._make_ready(crew, limit)
+                    round_ = Round(crew, ticket, limit, deadline, watch)
+                    if round_.publish(start, stop, caller):
+                        return COMPLETE
+                    return round_.sort_out()
+                finally:
+                    self._task = ""
+                    self._holder = None
         finally:
-            self._task = ""
-            self._holder = None
-            self._lock.release()
+            # Only now: what another thread wanted to tell while the lock was held waits for its holder to do it.
             if self._pending:
                 self._tell_pending()
 
     def forget(self, number: int) -> None:
-        """Workers may drop a job or kernel; they are told when they next have time."""
-        if any(number in worker.told for worker in self._workers):
+        """Workers may drop a job; they are told when there is time."""
+        crew = self.crew
+        if crew is not None and crew.is_told("forget", number):
             self._pending.append(("forget", number))
 
     def unmap(self, key: SegmentKey) -> None:
-        """A segment's pages have left the caller: workers that were lent it give them back too."""
-        if any(key in worker.lent for worker in self._workers):
+        """A segment's pages have left the caller: workers that were lent it give them back too, idle ones at once."""
+        crew = self.crew
+        if crew is not None and crew.is_told("unmap", key):
             self._pending.append(("unmap", key))
             self._tell_pending()
 
-    # ------------------------------------------------------------------ workers
-
-    def _check_open(self) -> None:
-        if self._closed:
-            owner = "is closed" if self._pid == os.getpid() else "belongs to the parent process"
-            raise ValueError(f"this pool {owner}; make another, or use shmarray.get_pool()")
-
-    def _start(self, count: int) -> None:
-        if self._page is None:
-            self._page = DispatchPage.create()
-            self._caller = Lane(0, self._page)
-            self._relay = OutputRelay()
-        if count > len(self._workers):
-            assert self._relay is not None
-            self._relay.start()
-            for lane in range(len(self._workers) + 1, count + 1):
-                self._workers.append(self._spawn(lane))
-
-    def _spawn(self, lane: int) -> WorkerProcess:
-        assert self._page is not None
-        assert self._relay is not None
-        self._page.clear_lane(lane)
-        worker = WorkerProcess(lane, self._page.fd, self._relay.worker_fds)
-        logger.debug("started worker %d (pid %d)", lane, worker.pid)
-        settings = {
-            "spin_ns": self._spin_ns,
-            "config": {name: getattr(config, name) for name in ("namespace", "max_nbytes", "handle_ttl_s")},
-            "log_level": logging.getLogger().level,
-            "shmarray_log_level": logging.getLogger("shmarray").level,
-        }
-        with contextlib.suppress(ChannelClosedError):
-            worker.channel.send(("settings", settings))
-        return worker
-
-    def _is_ready(self, worker: WorkerProcess) -> bool:
-        return self._page is not None and int(self._page.words[self._page.slot(worker.lane, READY)]) == worker.pid
-
-    def _replace(self, worker: WorkerProcess) -> Death:
-        """Bury a dead worker and start another in its lane."""
-        self._failed_starts = 0 if self._is_ready(worker) else self._failed_starts + 1
-        death = Death(worker.pid, *worker.exit_status())
-        worker.close()
-        if self._failed_starts >= _MAX_FAILED_STARTS:
-            self._failed_starts = 0
-            for other in self._workers[worker.lane :]:
-                other.kill()
-                other.close()
-            del self._workers[worker.lane - 1 :]
-            assert self._relay is not None
-            self._relay.drain()
-            raise WorkerDiedError(
-                f"{_MAX_FAILED_STARTS} workers in a row died before they were up (last: {describe_death(death)}); "
-                "what they said went to standard error",
-                task="start",
-                **death._asdict(),
-            )
-        logger.warning("worker %d (pid %d) died: %s; it is replaced", worker.lane, death.pid, describe_death(death))
-        self._workers[worker.lane - 1] = self._spawn(worker.lane)
-        return death
-
-    def _replace_dead(self) -> None:
-        for worker in list(self._workers):
-            if not worker.alive:
-                self._replace(worker)
-
-    def _tell(self, worker: WorkerProcess, ticket: JobTicket) -> None:
-        """Send a worker what it needs for a job, once."""
-        channel = worker.channel
-        if ticket.number in worker.told:
-            channel.flush()
-            return
-        for number, payload in ticket.kernels:
-            if number not in worker.told:
-                channel.send(("kernel", number, payload))
-                worker.told.add(number)
-        for key, reference in ticket.segments.items():
-            if key not in worker.lent:
-                segment = reference()
-                if segment is None:  # cannot be: the plan that is dispatched holds its arrays
-                    raise RuntimeError("a segment of a running job is gone")
-                registry.lent(segment)
-                fd = segment.open_unlocked()
-                try:
-                    channel.send(("map", key, max(segment.nbytes, 1), segment.mode == "r+"), [fd])
-                finally:
-                    os.close(fd)
-                worker.lent.add(key)
-        channel.send(("job", ticket.number, ticket.spec))
-        worker.told.add(ticket.number)
-
     def _tell_pending(self) -> None:
-        # Called from destructors too, at any moment of any thread: never waits. Whoever holds the lock calls again.
-        if self._holder == threading.get_ident() or not self._lock.acquire(blocking=False):
-            return
-        try:
-            page = self._page
-            told = False
-            while self._pending:
-                kind, value = self._pending.popleft()
-                for worker in self._workers:
-                    known: set[Any] = worker.lent if kind == "unmap" else worker.told
-                    if value in known:
-                        known.discard(value)
-                        with contextlib.suppress(ChannelClosedError):
-                            worker.channel.send((kind, value))
-                            told = told or kind == "unmap"  # forgetting can wait for the next message
-            if told and page is not None and not self._closed:
-                _calls().call(page.address)
-        finally:
-            self._lock.release()
-
-    def _end(self, *, grace_s: float) -> None:
-        if self._closed or self._pid != os.getpid():
-            return
-        if self.held_by_this_thread:
-            raise RuntimeError("a pool cannot be closed from inside a call that it is running")
-        locked = self._lock.acquire(timeout=grace_s + 1.0)
-        try:
-            self._closed = True
-            workers, self._workers = self._workers, []
-            page, relay = self._page, self._relay
-            for worker in workers:
-                with contextlib.suppress(ChannelClosedError):
-                    worker.channel.send(("stop",))
-            if page is not None and workers and locked:
-                _calls().call(page.address)
-            until = time.monotonic() + grace_s
-            for worker in workers:
-                # One that is still importing has nothing to finish; without the lock another thread is in a dispatch.
-                if not locked or not self._is_ready(worker) or not worker.wait(max(0.0, until - time.monotonic())):
-                    worker.kill()
-                worker.close()
-            if relay is not None:
-                relay.close()
-            if locked:  # else the other thread still looks at the page; it goes with its last reference
-                self._page = self._caller = self._relay = None
-        finally:
-            if locked:
+        # Called from destructors too, at any moment of any thread: never waits. Whoever holds the lock does it then.
+        while self._pending and self._holder != threading.get_ident() and self._lock.acquire(blocking=False):
+            try:
+                self._holder = threading.get_ident()
+                crew, urgent = self.crew, False
+                while self._pending:
+                    kind, value = self._pending.popleft()
+                    urgent = urgent or kind == "unmap"  # forgetting can wait for the next message
+                    if crew is not None:
+                        crew.tell_all(kind, value)
+                if crew is not None and urgent:
+                    crew.wake()
+            finally:
+                self._holder = None
                 self._lock.release()
 
-    def _abandon(self) -> None:
-        """In a forked child: the workers are the parent's; let go of its descriptors, kill nobody."""
-        self._closed = True
-        for worker in self._workers:
-            worker.close(reap=False)
-        self._workers = []
-        self._page = self._caller = None
-        if self._relay is not None:
-            self._relay.abandon()
-        self._lock = threading.Lock()
-        self._holder = None
+    # ------------------------------------------------------------------ the crew
 
-
-class _Dispatch:
-    """One call of `Pool.dispatch`, with the pool's lock held."""
-
-    __slots__ = ("deadline", "limit", "outcome", "page", "pool", "running", "start", "stop", "ticket", "watch")
-
-    def __init__(
-        self,
-        pool: Pool,
-        ticket: JobTicket,
-        limit: int,
-        deadline: float | None,
-        watch: Callable[[int], object] | None,
-    ) -> None:
-        assert pool._page is not None
-        self.pool, self.ticket, self.limit = pool, ticket, limit
-        self.page = pool._page
-        self.deadline, self.watch = deadline, watch
-        self.outcome = Outcome()
-        self.running: dict[int, Death] = {}  # chunk -> who died over it
-
-    def publish(self, start: int, stop: int, caller: Callable[[Lane, int], int] | None) -> bool:
-        """Open the job to all lanes, take part, and wait for the end; whether everything went well."""
-        pool, address, limit, calls = self.pool, self.page.address, self.limit, _calls()
-        number = self.ticket.number
-        for worker in pool._workers[:limit]:
-            if number not in worker.told or worker.channel.waiting:
-                self._tell(worker)
-        self.start, self.stop = start, stop
-        calls.publish(address, number, start, stop, limit)
-        try:
-            if caller is not None:
-                assert pool._caller is not None
-                try:
-                    while caller(pool._caller, _BITE_NS):
-                        self._look()
-                except Exception as error:
-                    self.outcome.failures.append(Failure.of(pool._caller.mark_failed(), error))
-            while not (settled := calls.settle(address, limit, pool._spin_ns, _BITE_NS)):
-                self._look()
-        except BaseException:
-            self._abort()
-            raise
-        return settled == 1 and self.watch is None and not self.running
-
-    def sort_out(self) -> Outcome:
-        """What became of the chunks, once all is quiet."""
-        page = self.page
-        words = page.words
-        done = 0
-        for number in range(self.limit + 1):
-            slot = page.slot(number, 0)
-            done += int(words[slot + COUNT // 8])
-            self.outcome.floating_flags |= int(words[slot + FPE // 8])
-            if words[slot + FAILED // 8]:
-                self._collect_failure(number)
-        if done != self.stop - self.start or self.running:
-            self._sort_chunks()
-        if self.watch is not None:
-            self.watch(int(np.count_nonzero(page.states[: self.stop - self.start] == ChunkState.DONE)))
-        return self.outcome
-
-    def _tell(self, worker: WorkerProcess) -> None:
-        try:
-            self.pool._tell(worker, self.ticket)
-        except ChannelClosedError:  # it is dead or dying; `_look` replaces it
-            worker.kill()
-
-    def _look(self) -> None:
-        """Between bites: deaths, the deadline, progress."""
-        pool, page = self.pool, self.page
-        for worker in pool._workers[: self.limit]:
-            if not worker.alive:
-                # Read the page first: burying the worker clears its slot.
-                was_active = bool(page.words[page.slot(worker.lane, ACTIVE)])
-                running = np.flatnonzero(page.states[: self.stop - self.start] == worker.lane + 1).tolist()
-                death = pool._replace(worker)
-                if was_active:
-                    self.outcome.deaths.append(death)
-                    for offset in running:
-                        self.running.setdefault(self.start + offset, death)
-                self._tell(pool._workers[worker.lane - 1])
-            else:
-                with contextlib.suppress(ChannelClosedError):
-                    worker.channel.flush()
-        if self.deadline is not None and time.monotonic() > self.deadline and not self.outcome.timed_out:
-            self.outcome.timed_out = True
-            _calls().cancel(page.address)
-            self._kill_active()
-        if self.watch is not None:
-            self.watch(int(np.count_nonzero(page.states[: self.stop - self.start] == ChunkState.DONE)))
-
-    def _kill_active(self) -> None:
-        for worker in self.pool._workers[: self.limit]:
-            if self.page.words[self.page.slot(worker.lane, ACTIVE)]:
-                worker.kill()
-                worker.wait(5.0)
-
-    def _abort(self) -> None:
-        """Leave the page closed and quiet, whatever it takes."""
-        calls, page = _calls(), self.page
-        page.words[page.slot(0, ACTIVE)] = 0
-        calls.cancel(page.address)
-        self.watch = None
-        self.deadline = None
-        until = time.monotonic() + _STOP_GRACE_S
-        killed = False
-        while True:
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Crew | None]:
+        """Hold the lock for something else than a dispatch."""
+        with self._lock:
+            self._holder = threading.get_ident()
             try:
-                if calls.settle(page.address, self.limit, 0, _BITE_NS):
-                    return
-                self._look()
-                if not killed and time.monotonic() > until:
-                    killed = True
-                    self._kill_active()
-            except KeyboardInterrupt:  # pressed again: no more patience, but the page must be left in order
-                until = 0.0
-            except WorkerDiedError:  # workers cannot be started any more: the first exception is the one to report
-                return
+                yield self.crew
+            finally:
+                self._holder = None
+        if self._pending:
+            self._tell_pending()
 
-    def _collect_failure(self, lane: int) -> None:
-        if lane == 0:
-            return  # the caller's own exception propagates by itself
-        worker = self.pool._workers[lane - 1]
-        until = time.monotonic() + 10.0
-        with contextlib.suppress(ChannelClosedError):
-            while time.monotonic() < until:
-                received = worker.channel.receive(timeout_s=1.0)
-                if received is None:
-                    continue
-                kind, *facts = received[0]
-                if kind == "failed" and facts[0] == self.ticket.number:
-                    _, chunk, pickled, line, text = facts
-                    error = pickle.loads(pickled) if pickled is not None else None
-                    self.outcome.failures.append(Failure(chunk, error, line, text))
-                    return
+    def _make_ready(self, crew: Crew | None, count: int) -> Crew:
+        """See to it that `count` workers are there and none of them is known to be dead."""
+        if self.closed:
+            owner = "is closed" if self._pid == os.getpid() else "belongs to the parent process"
+            raise ValueError(f"this pool {owner}; make another, or use shmarray.get_pool()")
+        if crew is None:
+            crew = self.crew = Crew(self._spin_us)
+        if crew.unsettled:
+            recover(crew)
+        try:
+            crew.replace_dead()
+        except CannotStartError as error:
+            raise WorkerDiedError(
+                f"{error} (last: {describe_death(error.death)}); what they said went to standard error",
+                task="start",
+                **error.death._asdict(),
+            ) from None
+        crew.start(count)
+        return crew
 
-    def _sort_chunks(self) -> None:
-        """Which chunks are not done, by what is known of them."""
-        states = self.page.states[: self.stop - self.start]
-        failed = {failure.chunk for failure in self.outcome.failures}
-        for offset in np.flatnonzero(states != ChunkState.DONE).tolist():
-            chunk = self.start + offset
-            if chunk in self.running:
-                self.outcome.interrupted[chunk] = self.running[chunk]
-            elif states[offset] == ChunkState.FREE:
-                self.outcome.untouched.append(chunk)
-            elif chunk not in failed:  # marked FAILED, but the report did not arrive
-                self.outcome.failures.append(Failure(chunk, None, "the worker's report is lost", ""))
+    def _wait_until_free(self, deadline: float) -> bool:
+        """Wait for calls of other threads; whether that was in time."""
+        with held_back():  # the lock would stay taken if Ctrl-C came between the next two lines
+            free = self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            if free:
+                self._lock.release()
+        return free
 
+    def _refuse_inside(self) -> None:
+        if self.held_by_this_thread:
+            raise RuntimeError("a pool cannot be closed from inside a call that it is running")
 
-@functools.cache
-def _calls() -> Any:
-    from shmarray.pool.dispatch import calls
+    def _break_off(self) -> None:
+        """Have a call that is running give up, and no other begin."""
+        crew = self.crew
+        if self._pid == os.getpid():
+            self.closed = True
+            if crew is not None:
+                crew.closing = True
 
-    return calls()
+    def _end(self, *, grace_s: float) -> None:
+        # With the lock held.
+        self.closed = True
+        _living.pop(id(self), None)
+        crew, self.crew = self.crew, None
+        if crew is not None:
+            self._holder = threading.get_ident()
+            try:
+                with held_back() as interrupt:
+                    crew.end(grace_s=grace_s, interrupt=interrupt)
+            finally:
+                self._holder = None
 
+    def leave(self) -> None:
+        """End the workers because the program ends, whatever other threads are doing."""
+        self._break_off()
+        if self._lock.acquire(timeout=_EXIT_PATIENCE_S):
+            try:
+                self._end(grace_s=0.5)
+            finally:
+                self._lock.release()
+        elif self.crew is not None:
+            for worker in self.crew.workers:
+                worker.kill()
 
-# ---------------------------------------------------------------------- the default pool, forks, exit
-
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_default: Pool | None = None
-_default_lock = threading.Lock()
-
-
-def get_pool() -> Pool:
-    """The default pool of this process: made at the first call, its workers when they are first needed.
-
-    It has as many lanes as `config.workers` says, or as cores that this process may use; the caller is one of them
-    where a kernel cannot harm it.
-    """
-    global _default
-    pool = _default
-    if pool is None or pool._closed:
-        with _default_lock:
-            pool = _default
-            if pool is None or pool._closed:
-                pool = _default = Pool()
-    return pool
-
-
-def worker_pids() -> set[int]:
-    """The processes of the default pool, which live as long as this one."""
-    return set() if _default is None else {worker.pid for worker in _default._workers}
-
-
-def held_descriptors() -> set[int]:
-    """Descriptors that the default pool keeps open in this process."""
-    pool = _default
-    if pool is None:
-        return set()
-    held = set[int]().union(*(worker.descriptors for worker in pool._workers))
-    if pool._page is not None:
-        held.add(pool._page.fd)
-    if pool._relay is not None:
-        held |= pool._relay.descriptors()
-    return held
-
-
-def unmap_everywhere(key: SegmentKey) -> None:
-    """Every pool of this process tells its workers to unmap a segment."""
-    for pool in list(_pools):
-        pool.unmap(key)
-
-
-def close_all() -> None:
-    """End all pools of this process; at exit this happens by itself."""
-    for pool in list(_pools):
-        pool._end(grace_s=0.5)
-
-
-def _after_fork_in_child() -> None:
-    global _default, _default_lock
-    _default = None
-    _default_lock = threading.Lock()
-    for pool in list(_pools):
-        pool._abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-registry.on_unmap(unmap_everywhere)
-atexit.register(close_all)
+    def abandon(self) -> None:
+        """In a forked child: the workers are the parent's; let go of its descriptors, kill nobody."""
+        self.closed = True
+        self._lock = threading.RLock()
+        self._holder = None
+        crew, self.crew = self.crew, None
+        if crew is not None:
+            crew.abandon()

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from shmarray.pool.channel import Channel
+from shmarray.pool.outcome import Death
 
-__all__ = ["WorkerProcess"]
+__all__ = ["WorkerProcess", "memory_kills"]
 
 # One lane is one core: what runs inside must not start threads of its own for each.
 _SINGLE_THREADED = dict.fromkeys(
@@ -50,21 +51,41 @@ class WorkerProcess:
         What becomes the child's standard output and standard error, and where its log records go.
     """
 
-    __slots__ = ("_exit", "_pidfd", "_poll", "channel", "lane", "lent", "pid", "told")
+    __slots__ = (
+        *("_exit", "_kills_before", "_pidfd", "_poll"),
+        *("channel", "kernels", "lane", "lent", "pid", "settings", "told"),
+    )
 
     def __init__(self, lane: int, page_fd: int, output_fds: tuple[int, int, int]) -> None:
         self.lane = lane
-        self.channel, theirs = Channel.pair()
         self.lent: set[tuple[int, int]] = set()  #: keys of the segments it has mapped
-        self.told: set[int] = set()  #: numbers of the jobs and kernels it knows
-        self._exit: int | None = None
+        self.told: set[int] = set()  #: numbers of the jobs it knows
+        self.kernels: dict[int, None] = {}  #: numbers of the kernels it knows, the oldest first
+        self.settings: Any = None  #: what it was told of configuration and logging
+        self._exit: tuple[int | None, int | None] | None = None
+        self._pidfd = -1
+        self._kills_before = memory_kills()
+        self.channel, theirs = Channel.pair()
         try:
             self.pid = _spawn(lane, page_fd, theirs.fileno(), output_fds)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError:  # no descriptor left: a process that cannot be watched must not stay
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise
+        except BaseException:
+            self.channel.close()
+            raise
         finally:
             theirs.close()
-        self._pidfd = os.pidfd_open(self.pid)
         self._poll = select.poll()
         self._poll.register(self._pidfd, select.POLLIN)
+
+    @property
+    def pidfd(self) -> int:
+        """Readable once the process has ended."""
+        return self._pidfd
 
     @property
     def descriptors(self) -> set[int]:
@@ -80,28 +101,49 @@ class WorkerProcess:
         """Wait for the process to end; whether it did."""
         return self._exit is not None or bool(self._poll.poll(timeout_s * 1000))
 
-    def exit_status(self) -> tuple[int | None, int | None]:
-        """The signal that ended it and its exit code; either or both may be None. Only once it is dead."""
+    def death(self) -> Death:
+        """How it ended; waits for that, and reaps it."""
         if self._exit is None:
             try:
-                _, status = os.waitpid(self.pid, 0)
-                self._exit = os.waitstatus_to_exitcode(status)
-            except ChildProcessError:  # somebody else's wait() took it
-                self._exit = 0
-                return None, None
-        return (-self._exit, None) if self._exit < 0 else (None, self._exit)
+                # By descriptor: if somebody else's wait() took it, its number may be another child's by now.
+                result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            except ChildProcessError:
+                result = None
+            if result is None:
+                self._exit = None, None
+            elif result.si_code == os.CLD_EXITED:
+                self._exit = None, result.si_status
+            else:
+                self._exit = result.si_status, None
+        number, exitcode = self._exit
+        for_memory = number == signal.SIGKILL and memory_kills() > self._kills_before
+        return Death(self.pid, number, exitcode, for_memory)
 
     def kill(self) -> None:
         """SIGKILL; by pidfd, so never to a stranger who got the number anew."""
-        with contextlib.suppress(ProcessLookupError, OSError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self, *, reap: bool = True) -> None:
         """Let go of descriptors; with `reap`, of the zombie too (the process must be dead, or this waits for it)."""
-        self.channel.close()
-        if reap:
-            self.exit_status()
-        os.close(self._pidfd)
+        if self._pidfd >= 0:
+            self.channel.close()
+            if reap:
+                self.death()
+            elif self._exit is None:
+                self._exit = None, None
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def memory_kills(counters: str = "/proc/vmstat") -> int:
+    """How many processes the kernel has ended for want of memory so far; 0 where it does not say."""
+    try:
+        with open(counters, "rb") as file:
+            _, found, rest = file.read().partition(b"\noom_kill ")
+        return int(rest.split(maxsplit=1)[0]) if found else 0
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _spawn(lane: int, page_fd: int, channel_fd: int, output_fds: tuple[int, int, int]) -> int:

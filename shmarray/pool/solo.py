@@ -1,6 +1,7 @@
-"""Running a job on this thread alone: below the size where workers pay, inside a worker, or beside a busy pool.
+"""Running a job on this thread alone: below the size where workers pay, inside a worker, or inside another call.
 
-The same drivers need the same page to claim chunks from, so each thread has a private one.
+The same drivers need the same page to claim chunks from, so each thread has a private one, and so has each process:
+a child forked in the middle of a call goes on with a copy.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ def run_alone(
         for first in range(start, stop, MAX_CHUNKS):
             last = min(stop, first + MAX_CHUNKS)
             calls.publish(page.address, 0, first, last, 0)
-            try:
-                while caller(lane, _BITE_NS):
-                    if watch is not None:
-                        watch(first - start + int(np.count_nonzero(page.states[: last - first] == ChunkState.DONE)))
-            except Exception as error:
-                outcome.failures.append(Failure.of(lane.mark_failed(), error))
+            while True:
+                try:
+                    if not caller(lane, _BITE_NS):
+                        break
+                except Exception as error:
+                    outcome.failures.append(Failure.of(lane.mark_failed(), error))
+                    break
+                if watch is not None:
+                    watch(first - start + int(np.count_nonzero(page.states[: last - first] == ChunkState.DONE)))
             calls.settle(page.address, 0, 0, 0)
             outcome.floating_flags |= int(page.words[page.slot(0, FPE)])
             if outcome.failures:
@@ -72,7 +76,7 @@ def run_alone(
 def _lane() -> Lane:
     lane: Lane | None = getattr(_thread, "lane", None)
     if lane is None:
-        page = DispatchPage.create()
+        page = DispatchPage.create(private=True)
         page.close_descriptor()
         lane = Lane(0, page)
     return lane

@@ -7,22 +7,27 @@ death is silent, and that the caller sees by itself.
 
 from __future__ import annotations
 
-import contextlib
+import array
+import errno
 import faulthandler
+import fcntl
 import os
 import pickle
 import select
 import signal
 import socket
 import sys
+import termios
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+from shmarray.pool import logs
 from shmarray.pool.channel import Channel, ChannelClosedError
 from shmarray.pool.lane import Lane, SegmentKey
-from shmarray.pool.page import CONTROL, JOB, READY, DispatchPage
+from shmarray.pool.output import write_through_page
+from shmarray.pool.page import ACTIVE, CONTROL, EPOCH, JOB, READY, SAID, DispatchPage
 from shmarray.segment import map_descriptor, unmap
 
 __all__ = ["Worker", "current_worker", "main"]
@@ -46,6 +51,7 @@ class Worker(Lane):
         self._entries: dict[int, Callable[..., int]] = {}
         self._specs: dict[int, bytes] = {}
         self._jobs: dict[int, Callable[[Lane, int], int]] = {}
+        self._unmappable: dict[SegmentKey, OSError] = {}
         self._spin_ns = 0
         self._stopping = False
 
@@ -69,13 +75,13 @@ class Worker(Lane):
             number = int(words[job_word])
             run = self._jobs.get(number)
             if run is None:
-                run = self._bind(number)
+                run = self._bind(number, epoch)
                 if run is None:
                     continue
             try:
                 run(self, 0)
             except BaseException as error:
-                self.fail(number, error)
+                self.fail(error)
 
     def entry(self, kernel: int) -> Callable[..., int]:
         """The machine code of a kernel that the caller has sent, loaded at its first use."""
@@ -87,25 +93,38 @@ class Worker(Lane):
         return entry
 
     def finish(self, index: int) -> None:
-        """Mark a chunk as done. What was printed for it is on its way by then."""
+        """Mark a chunk of a Python job as done. What was written for it is on its way by then, and noted."""
         sys.stdout.flush()
         sys.stderr.flush()
+        if _unread(1) or _unread(2):  # by C code, or a process that the chunk has started
+            self.note_output()
         super().finish(index)
 
-    def fail(self, number: int, error: BaseException) -> None:
-        """Report what the chunk at hand raised, and let nobody start another."""
-        self.channel.send(("failed", number, self.mark_failed(), *_portable(error)))
+    def note_output(self) -> None:
+        """Have the caller look for output before its call returns."""
+        self.page.words[self.page.slot(self.number, SAID)] = 1
 
-    def _bind(self, number: int) -> Callable[[Lane, int], int] | None:
-        if number not in self._specs:
-            self._read_messages()
-        spec = self._specs.pop(number, None)
-        if spec is None:  # the message is still on its way: others do this job
-            return None
+    def fail(self, error: BaseException) -> None:
+        """Report what the chunk at hand raised, and let nobody start another."""
+        sys.stdout.flush()
+        epoch = int(self.page.words[self.page.slot(self.number, ACTIVE)])
+        self.channel.send(("failed", epoch, self.mark_failed(), *_portable(error)))
+
+    def _bind(self, number: int, epoch: int) -> Callable[[Lane, int], int] | None:
+        epoch_word = EPOCH // 8
+        self._read_messages()
+        while number not in self._specs:
+            # The caller has more for this worker than its socket takes: it sends the rest while it waits.
+            if int(self.page.words[epoch_word]) & 0xFFFFFFFF != epoch:
+                return None  # others have done the job meanwhile
+            self._read_messages(timeout_s=0.001)
+        spec = self._specs.pop(number)
         try:
             run: Callable[[Lane, int], int] = pickle.loads(spec).bind(self)
         except BaseException as error:
             failure = error  # the name `error` ends with this block
+            if isinstance(error, KeyError) and error.args[0] in self._unmappable:
+                failure = self._unmappable[error.args[0]]
 
             def run(lane: Lane, budget_ns: int) -> int:
                 raise failure
@@ -113,11 +132,12 @@ class Worker(Lane):
         self._jobs[number] = run
         return run
 
-    def _read_messages(self) -> None:
+    def _read_messages(self, timeout_s: float = 0.0) -> None:
         while True:
-            received = self.channel.receive()
+            received = self.channel.receive(timeout_s)
             if received is None:
                 return
+            timeout_s = 0.0
             message, descriptors = received
             kind = message[0]
             if kind == "kernel":
@@ -128,57 +148,72 @@ class Worker(Lane):
                 for known in (self._jobs, self._specs, self._entries, self._payloads):
                     known.pop(message[1], None)
             elif kind == "map":
-                _, key, nbytes, writable = message
-                self.addresses[key] = map_descriptor(descriptors[0], nbytes, writable=writable)
-                self._sizes[key] = nbytes
+                self._unmap(message[1])
+                self._map(message[1], message[2], descriptors, writable=message[3])
             elif kind == "unmap":
-                address = self.addresses.pop(message[1], None)
-                if address is not None:
-                    unmap(address, self._sizes.pop(message[1]))
+                self._unmap(message[1])
             elif kind == "settings":
-                self._spin_ns = message[1]["spin_ns"]
                 self._apply(message[1])
             elif kind == "stop":
                 self._stopping = True
             for fd in descriptors:
                 os.close(fd)
 
+    def _map(self, key: SegmentKey, nbytes: int, descriptors: list[int], *, writable: bool) -> None:
+        try:
+            if not descriptors:  # the kernel drops what goes past the limit of open files
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self.addresses[key] = map_descriptor(descriptors[0], nbytes, writable=writable)
+            self._sizes[key] = nbytes
+        except OSError as error:  # told when a job needs it
+            error.add_note(f"a worker could not map {nbytes} bytes of shared memory")
+            self._unmappable[key] = error
+
+    def _unmap(self, key: SegmentKey) -> None:
+        self._unmappable.pop(key, None)
+        address = self.addresses.pop(key, None)
+        if address is not None:
+            unmap(address, self._sizes.pop(key))
+
     def _apply(self, settings: dict[str, Any]) -> None:
         from shmarray.configuration import config
 
+        self._spin_ns = settings["spin_ns"]
         for name, value in settings["config"].items():
             setattr(config, name, value)
-        import logging
+        logs.apply_levels(settings["log_levels"])
 
-        logging.getLogger().setLevel(settings["log_level"])
-        logging.getLogger("shmarray").setLevel(settings["shmarray_log_level"])
+
+def _unread(fd: int) -> bool:
+    """Whether something is in a pipe that the caller has not read yet."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:  # the user's code has put something else in its place
+        return True
+    return count[0] > 0
 
 
 def _portable(error: BaseException) -> tuple[bytes | None, str, str]:
     """An exception as bytes (None when it does not pickle), its one-line form, and its traceback as text."""
     text = "".join(traceback.format_exception(error))
     line = "".join(traceback.format_exception_only(error)).strip()
-    try:
-        pickled = pickle.dumps(error)
-        pickle.loads(pickled)
-    except Exception:
-        return None, line, text
-    return pickled, line, text
+    for dumps in (pickle.dumps, _dumps_by_value):
+        try:
+            pickled = dumps(error)
+            pickle.loads(pickled)
+            return pickled, line, text
+        except Exception:  # there are two of them
+            continue
+    return None, line, text
 
 
-def _log_to(packets: socket.socket) -> None:
-    import logging
+def _dumps_by_value(error: BaseException) -> bytes:
+    """A class of the user's program becomes the caller's own class again: cloudpickle knows it by its number."""
+    import cloudpickle
 
-    class Forward(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            facts = {**record.__dict__, "msg": record.getMessage(), "args": None}
-            if record.exc_info:
-                facts["exc_text"] = logging.Formatter().formatException(record.exc_info)
-                facts["exc_info"] = None
-            with contextlib.suppress(Exception):
-                packets.send(pickle.dumps(facts))
-
-    logging.getLogger().addHandler(Forward())
+    dumped: bytes = cloudpickle.dumps(error)
+    return dumped
 
 
 def _leave_with(parent: int) -> None:
@@ -193,8 +228,11 @@ def _leave_with(parent: int) -> None:
     def watch() -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        poll.poll()
-        os._exit(0)
+        while _current is None:
+            if poll.poll(20):
+                os._exit(0)
+        # From here on in compiled code: a chunk may keep the interpreter's lock for as long as it likes.
+        _current.calls.exit_with(pidfd)
 
     threading.Thread(target=watch, name="shmarray-watch-caller", daemon=True).start()
 
@@ -208,17 +246,21 @@ def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, parent: int) -> 
         os.set_inheritable(fd, False)
     _leave_with(parent)
     faulthandler.enable()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    _log_to(socket.socket(fileno=log_fd))
     channel = Channel(socket.socket(fileno=channel_fd))
+    status = 0
     try:
         worker = Worker(lane, DispatchPage(page_fd), channel)
+        write_through_page(worker.note_output)
+        logs.forward_to(socket.socket(fileno=log_fd), worker.note_output)
         _current = worker
         worker.serve()
     except ChannelClosedError:
         pass
+    except BaseException:
+        status = 1
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         # No atexit handlers, no destructors: nothing here outlives the process, and what the user's code registered
         # for exit was registered for the user's program.
-        os._exit(0)
+        os._exit(status)

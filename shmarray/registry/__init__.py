@@ -12,7 +12,7 @@ from shmarray.registry.listing import SegmentInfo, Usage, info, usage
 from shmarray.registry.listing import list_segments as list
 from shmarray.registry.reclaim import gc, unlink
 from shmarray.registry.references import SegmentReference, attach_reference, export, lent
-from shmarray.registry.store import store
+from shmarray.registry.store import store as _store
 
 __all__ = [
     "SegmentInfo",
@@ -33,5 +33,5 @@ __all__ = [
     "usage",
 ]
 
-on_unmap = store.on_unmap
-trim = store.trim
+on_unmap = _store.on_unmap
+trim = _store.trim

@@ -29,7 +29,7 @@ from shmarray.errors import (
     SegmentNotFoundError,
     ShmArrayError,
 )
-from shmarray.registry.creation import _segment_class
+from shmarray.registry.creation import segment_class
 from shmarray.registry.names import check_name, public_name
 from shmarray.registry.removal import OPEN_FLAGS, read_page
 from shmarray.registry.store import store
@@ -49,7 +49,7 @@ from shmarray.segment.mapping import DIRECTORY, Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["adopt", "attach", "attach_file", "check_mode"]
+__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment"]
 
 _PATIENCE_S = 10.0
 
@@ -102,10 +102,9 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
     file_name = public_name(namespace, name)
     pause_s, until_s = 2e-4, None
     while True:
-        if mode == "r+":
-            mapping = store.share(file_name)
-            if mapping is not None:
-                return _segment_class()._of(mapping, store)
+        mapping = store.share(file_name)
+        if mapping is not None:
+            return second_segment(mapping, mode)
         try:
             return attach_file(file_name, namespace, name, mode)
         except SegmentNotFoundError:
@@ -119,11 +118,34 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
             pause_s = min(2 * pause_s, 0.01)
 
 
+def second_segment(mapping: Mapping, mode: str) -> Segment:
+    """One more segment on a file this process maps already, whose count the caller has raised."""
+    if mode == "r+":
+        return segment_class()._of(mapping, store)
+    try:
+        if mapping.fd >= 0:
+            second = _map(mapping.fd, mapping.length, mapping.descriptor, mode, None, mapping.namespace)
+        else:
+            fd = mapping.open_unlocked()
+            try:
+                second = _map(fd, mapping.length, mapping.descriptor, mode, None, mapping.namespace)
+            finally:
+                os.close(fd)
+    except BaseException:
+        store.release(mapping)
+        raise
+    # The writable mapping carries the lock, and is neither reused nor destroyed before this one ends.
+    second.fd = -1
+    second.parent = mapping
+    store.admit(second)
+    return segment_class()._of(second, store)
+
+
 def attach_file(
     file_name: str, namespace: str, label: str | None, mode: str, *, key: tuple[int, int] | None = None
 ) -> Segment:
     """Map a file of ours by its file name. With `key`, only that inode will do."""
-    segment_class = _segment_class()
+    kind = segment_class()
     path = f"{DIRECTORY}/{file_name}"
     shown = label or file_name
     until_s = 0.0
@@ -144,7 +166,7 @@ def attach_file(
                 store.admit(mapping)
                 if ARMED:
                     reach("attach.done")
-                return segment_class._of(mapping, store)
+                return kind._of(mapping, store)
         except BaseException:
             os.close(fd)
             raise
@@ -164,7 +186,7 @@ def _key(fd: int) -> tuple[int, int]:
 
 def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int:
     try:
-        return os.open(path, flags)
+        return _open_past_leases(path, flags)
     except FileNotFoundError:
         raise _not_found(shown, namespace) from None
     except OSError as error:
@@ -183,6 +205,20 @@ def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int
             errno.EPERM: "it belongs to another user",
         }.get(error.errno or 0, error.strerror or "")
         raise _refused(path, shown, reason) from error
+
+
+def _open_past_leases(path: str, flags: int) -> int:
+    """Open; a dropper asks by a lease of some microseconds who else has the file open, so try again."""
+    until_s = 0.0
+    while True:
+        try:
+            return os.open(path, flags)
+        except BlockingIOError:
+            now = time.monotonic()
+            until_s = until_s or now + _PATIENCE_S
+            if now > until_s:
+                raise
+            time.sleep(0)
 
 
 def _not_found(shown: str, namespace: str) -> SegmentNotFoundError:
@@ -205,7 +241,8 @@ def _check_file(fd: int, path: str, shown: str, *, forbidden: int = 0o077) -> in
     """The size of a regular file that is ours alone."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise _refused(path, shown, "it is no regular file")
+        kind = "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file"
+        raise _refused(path, shown, kind)
     if status.st_uid != os.geteuid():
         raise _refused(path, shown, f"it belongs to user {status.st_uid}")
     if status.st_mode & forbidden:
@@ -259,7 +296,9 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
     return descriptor
 
 
-def _map(fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str, namespace: str) -> Mapping:
+def _map(
+    fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
+) -> Mapping:
     try:
         address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
     except OSError as error:
@@ -311,16 +350,14 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
         raise ValueError(f"{file_name!r} is no name of a segment: 1 to 255 bytes without a slash")
     if not libc.LINUX:
         raise ShmArrayError("shmarray shares arrays on Linux only; elsewhere it can be imported, no more")
-    segment_class = _segment_class()
+    kind = segment_class()
     path = f"{DIRECTORY}/{bare}"
     flags = OPEN_FLAGS if mode == "r+" else OPEN_FLAGS & ~os.O_RDWR
     fd = _open(path, bare, DIRECTORY, flags)
     try:
         size = _check_file(fd, path, bare, forbidden=0o022)
         if size < nbytes:
-            raise ValueError(
-                f"segment {bare!r} has {size} bytes, {nbytes} are needed for this shape and dtype"
-            )
+            raise ValueError(f"segment {bare!r} has {size} bytes; this shape and dtype need {nbytes}")
         if not size:
             raise ValueError(f"segment {bare!r} has no bytes yet; its maker has not given it a size")
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -335,6 +372,7 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
         os.close(fd)
         raise
     mapping.capacity = size
+    mapping.page = mapping.words = memoryview(b"")
     mapping.foreign = True
     store.admit(mapping)
-    return segment_class._of(mapping, store)
+    return kind._of(mapping, store)

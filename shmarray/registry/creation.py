@@ -3,7 +3,7 @@
 ::
 
     check the arguments -> quota -> a kept mapping, or a new file:
-        O_TMPFILE -> reserve pages in slices -> shared lock -> map
+        O_TMPFILE -> shared lock -> reserve pages in slices -> map
     -> write the descriptor -> (named) link to the public name, which fails when the name is taken
 
 Invariant: nothing half-made is visible. Killed before the link, a nameless file goes by itself; what has
@@ -16,9 +16,11 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import stat
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import numpy as np
 
@@ -32,11 +34,12 @@ from shmarray.errors import (
 )
 from shmarray.registry import reclaim
 from shmarray.registry.names import check_name, is_private, new_private_name, public_name
-from shmarray.registry.reserve import reserve
-from shmarray.registry.store import store
+from shmarray.registry.reserve import heeds_huge_advice, populate, reserve
+from shmarray.registry.store import hide, store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
     DESCRIPTOR_NBYTES,
+    EXPORTED,
     GENERATION,
     USER_LOCK,
     WORDS,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 
     from shmarray.segment import Segment
 
-__all__ = ["check_shape", "create"]
+__all__ = ["check_shape", "create", "segment_class"]
 
 _HUGE_NBYTES = 2 * 1024 * 1024
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0)
@@ -73,14 +76,12 @@ def check_shape(shape: SupportsIndex | Sequence[SupportsIndex], itemsize: int) -
     Traceback (most recent call last):
     ValueError: a shape has no negative lengths; got (2, -1)
     """
-    try:
-        lengths = (
-            (operator.index(shape),)
-            if isinstance(shape, SupportsIndex)
-            else tuple(operator.index(length) for length in shape)
-        )
-    except TypeError:
-        raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
+    if type(shape) is int:
+        lengths: tuple[int, ...] = (shape,)
+    elif type(shape) is tuple and all(type(length) is int for length in shape):
+        lengths = cast("tuple[int, ...]", shape)
+    else:
+        lengths = _indices(shape)
     if len(lengths) > 64:
         raise ValueError(f"an array has at most 64 dimensions; got {len(lengths)}")
     total = itemsize
@@ -94,6 +95,15 @@ def check_shape(shape: SupportsIndex | Sequence[SupportsIndex], itemsize: int) -
             "more than an address can reach"
         )
     return lengths
+
+
+def _indices(shape: Any) -> tuple[int, ...]:
+    with suppress(TypeError):
+        return (operator.index(shape),)
+    try:
+        return tuple(operator.index(length) for length in shape)
+    except TypeError:
+        raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
 
 
 def create(
@@ -148,6 +158,7 @@ def create(
     nbytes = kind.itemsize
     for length in lengths:
         nbytes *= length
+    keep = bool(keep)
     if name is not None:
         check_name(name)
     elif keep or if_exists != "raise":
@@ -161,7 +172,7 @@ def create(
             "shmarray makes shared arrays on Linux only; elsewhere it can be imported, no more"
         )
     namespace = config.namespace
-    descriptor = Descriptor(lengths, kind, nbytes, chunks, name, bool(keep), time.time_ns(), os.getpid())
+    descriptor = Descriptor(lengths, kind, nbytes, chunks, name, keep, time.time_ns(), os.getpid())
     text = descriptor.pack()
     while True:
         if if_exists == "open" and name is not None:
@@ -174,7 +185,7 @@ def create(
             _describe(mapping, descriptor, text)
             if name is None or _claim(mapping, name, replace=if_exists == "replace"):
                 store.admit(mapping)
-                return _segment_class()._of(mapping, store)
+                return segment_class()._of(mapping, store)
         except BaseException:
             mapping.exported = True  # its state is uncertain
             store.discard(mapping)
@@ -190,14 +201,19 @@ def create(
             )
 
 
-def _segment_class() -> type[Segment]:
-    # Loaded here, at the first segment; see the text of shmarray.segment.segment.
-    global _segment_class
-    from shmarray.segment.segment import Segment
+_kind: type[Segment] | None = None
 
-    store.start()
-    _segment_class = lambda: Segment  # noqa: E731
-    return Segment
+
+def segment_class() -> type[Segment]:
+    """The class of segments, loaded at the first one; see the text of shmarray.segment.segment."""
+    global _kind
+    if _kind is None:
+        from shmarray.segment.segment import Segment
+
+        _kind = Segment
+        store.hook_fork()
+    store.watch_exit()
+    return _kind
 
 
 def _open_same(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Segment | None:
@@ -231,7 +247,8 @@ def _obtain(nbytes: int, namespace: str, *, nameless: bool) -> Mapping:
                 raise
             # What is kept for reuse and what a crash has left go first.
             store.trim()
-            reclaim.gc()
+            with suppress(OSError):  # when it is descriptors that are short, gc has none either
+                reclaim.gc()
     raise AssertionError
 
 
@@ -254,36 +271,38 @@ def _check_quota(nbytes: int, namespace: str) -> None:
 
 def _reserve_new(capacity: int, namespace: str) -> Mapping:
     length = capacity + DESCRIPTOR_NBYTES
-    fd, file_name = _open_new(namespace)
+    while True:
+        fd, file_name = _open_new(namespace)
+        try:
+            if ARMED:
+                reach("create.lock")
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+        except BaseException:
+            _close_new(fd, file_name)
+            raise
+        if file_name is None or status.st_nlink:
+            break
+        os.close(fd)  # a gc came between the making and the lock, and took it for a dead one
+    address = 0
     try:
         if ARMED:
             reach("create.reserve")
-        reserve(fd, length)
-        if ARMED:
-            reach("create.lock")
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        status = os.fstat(fd)
-        if file_name is not None and not status.st_nlink:
-            raise ShmArrayError("the new segment's file was removed while it was made; try again")
+        populated = False
+        if length >= _HUGE_NBYTES and heeds_huge_advice():
+            os.ftruncate(fd, length)
+            address = _map(fd, length)
+            populated = populate(address, length)
+        if not populated:
+            reserve(fd, length)
         if ARMED:
             reach("create.map")
-        try:
-            address = libc.map_descriptor(fd, length, writable=True)
-        except OSError as error:
-            raise OutOfSharedMemoryError(
-                f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-                "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-                nbytes=length,
-                free_nbytes=0,
-                limit="address space",
-            ) from error
+        address = address or _map(fd, length)
     except BaseException:
-        os.close(fd)
-        if file_name is not None:
-            os.unlink(f"{DIRECTORY}/{file_name}")
+        if address:
+            libc.unmap(address, length)
+        _close_new(fd, file_name)
         raise
-    if length >= _HUGE_NBYTES:
-        libc.advise_huge(address, length)
     mapping = Mapping(
         address=address,
         length=length,
@@ -299,6 +318,29 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     mapping.linkable = file_name is None
     mapping.fresh = True
     return mapping
+
+
+def _map(fd: int, length: int) -> int:
+    try:
+        address = libc.map_descriptor(fd, length, writable=True)
+    except OSError as error:
+        raise OutOfSharedMemoryError(
+            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
+            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+            nbytes=length,
+            free_nbytes=0,
+            limit="address space",
+        ) from error
+    if length >= _HUGE_NBYTES:
+        libc.advise_huge(address, length)
+    return address
+
+
+def _close_new(fd: int, file_name: str | None) -> None:
+    os.close(fd)
+    if file_name is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{DIRECTORY}/{file_name}")
 
 
 _NOTHING = Descriptor((), np.dtype("u1"), 1)
@@ -350,19 +392,36 @@ def _describe(mapping: Mapping, descriptor: Descriptor, text: bytes) -> None:
     if ARMED:
         reach("create.describe")
     mapping.descriptor = descriptor
-    generation = mapping.load(GENERATION)
-    mapping.write_page(text)
+    page, words = mapping.page, mapping.words
+    page[: len(text)] = text
     if not mapping.fresh:
-        mapping.clear_page(WORDS)
+        page[EXPORTED:] = _ZEROS
     # Even again, and another: whoever has read the page before its last owner let go starts over.
-    mapping.store(GENERATION, (generation | 1) + 1)
+    words[_GENERATION] = (words[_GENERATION] | 1) + 1
+    if page[USER_LOCK:WORDS] != _mutex:
+        _init_mutex(mapping)
+
+
+_GENERATION = GENERATION >> 3
+_ZEROS = bytes(DESCRIPTOR_NBYTES - EXPORTED)
+_mutex = b""
+
+
+def _init_mutex(mapping: Mapping) -> None:
+    """Make the user lock anew; the page of a reused segment mostly has a free one already."""
+    global _mutex
     libc.init_robust_mutex(mapping.page_address + USER_LOCK)
+    _mutex = bytes(mapping.page[USER_LOCK:WORDS])
 
 
 def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
     """Make the segment visible under its name; False when the name is taken."""
     namespace = mapping.namespace
     wanted = public_name(namespace, name)
+    # The lock's file exists before anything that takes the lock to remove: memory may be full by then.
+    if store.names.namespace != namespace:
+        with store:
+            store.names.prepare(namespace)
     if replace:
         _replace(mapping, wanted)
         return True
@@ -398,14 +457,14 @@ def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
 def _replace(mapping: Mapping, wanted: str) -> None:
     path = f"{DIRECTORY}/{wanted}"
     if mapping.file_name is None:
-        hidden = new_private_name(mapping.namespace)
-        libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{hidden}")
-        mapping.linkable = False
-        mapping.file_name = hidden
+        hide(mapping)
+    assert mapping.file_name is not None
     assert is_private(mapping.file_name)
     with store, store.names.held(mapping.namespace):
         try:
             old = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(old.st_mode) or old.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             os.rename(mapping.path or "", path)
             store.forget_name(wanted, (old.st_dev, old.st_ino))
         except FileNotFoundError:

@@ -14,8 +14,10 @@ not start with a dot, so no user's name is one of ours.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from typing import cast
 
 __all__ = [
     "check_name",
@@ -28,6 +30,12 @@ __all__ = [
     "public_name",
 ]
 
+#: Random once a process, then counted: two processes never share it, forked ones included (the pid).
+_SALT = os.urandom(6).hex()
+_count = itertools.count()
+
+#: Names found good lately: the same few are made and opened again and again.
+_good: set[object] = set()
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -43,6 +51,8 @@ def check_name(name: object) -> str:
     ValueError: 'a/b' is no name for an array: use 1 to 200 characters of A-Z a-z 0-9 . _ -, not \
 starting with a dot
     """
+    if name in _good:
+        return cast(str, name)
     if not isinstance(name, str):
         raise TypeError(f"an array's name must be a str; got {type(name).__name__}: {name!r}")
     if not _NAME.fullmatch(name):
@@ -52,7 +62,14 @@ starting with a dot
             f"{shown!r} is no name for an array: use 1 to 200 characters of A-Z a-z 0-9 . _ -{reason}, "
             "not starting with a dot"
         )
+    if len(_good) >= 256:
+        _good.clear()
+    _good.add(name)
     return name
+
+
+def _unique() -> str:
+    return f"{_SALT}-{os.getpid():x}-{next(_count):x}"
 
 
 def public_name(namespace: str, name: str) -> str:
@@ -62,12 +79,12 @@ def public_name(namespace: str, name: str) -> str:
 
 def new_unnamed_name(namespace: str) -> str:
     """A fresh file name for a segment without a user's name that others are to find."""
-    return f"{namespace}~.u{os.urandom(8).hex()}"
+    return f"{namespace}~.u{_unique()}"
 
 
 def new_private_name(namespace: str) -> str:
     """A fresh file name for a segment that nobody else is to find."""
-    return f"{namespace}~.t{os.urandom(8).hex()}"
+    return f"{namespace}~.t{_unique()}"
 
 
 def lock_name(namespace: str) -> str:

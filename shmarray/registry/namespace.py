@@ -5,9 +5,9 @@ taken is the claim), but every removal looks first whether the name still means 
 between the look and the unlink another removal and a new creation could pass. So destroying, reclaiming,
 replacing and unlinking all hold this lock: a `flock` on the file `NAMESPACE~.lock`.
 
-The file goes with the last process of the namespace that ends cleanly. Invariant: the lock in force is
-that of the file now at the path; only its holder removes it, and whoever gets the lock of a file without
-a link looks again.
+The file goes when a process ends cleanly (or turns to another namespace) and leaves no segment in it.
+Invariant: the lock in force is that of the file now at the path; only its holder removes it, and whoever
+gets the lock of a file without a link looks again.
 
 Between the threads of this process the registry's own lock (:mod:`shmarray.registry.store`) excludes,
 and it is held whenever a function here is called.
@@ -15,6 +15,7 @@ and it is held whenever a function here is called.
 
 from __future__ import annotations
 
+import atexit
 import os
 import stat
 import time
@@ -25,6 +26,8 @@ from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["NamespaceBusyError", "NamespaceLock"]
+
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB if fcntl is not None else 0
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -40,8 +43,10 @@ class NamespaceLock:
     """
 
     def __init__(self) -> None:
-        self._namespace: str | None = None
+        #: Whose file is open.
+        self.namespace: str | None = None
         self._fd = -1
+        self._watched = False
         self._depth = 0
         self._held: str | None = None
 
@@ -51,35 +56,50 @@ class NamespaceLock:
             # A signal handler on top of a section of ours. The same namespace is ours already.
             if self._held != namespace:
                 raise NamespaceBusyError(f"the lock of namespace {self._held!r} is held below this call")
-            self._depth += 1
-            return self
-        deadline = 0.0
-        pause_s = 20e-6
-        while True:
-            if namespace != self._namespace:
-                self.forget()
-                self._fd = _open(namespace)
-                self._namespace = namespace
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                now = time.monotonic()
-                deadline = deadline or now + timeout_s
-                if now > deadline:
-                    raise NamespaceBusyError(
-                        f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
-                        f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
-                    ) from None
-                time.sleep(pause_s)  # never a wait without end: this also runs when an array is dropped
-                pause_s = min(2 * pause_s, 2e-3)
-                continue
-            if os.fstat(self._fd).st_nlink:
-                break
-            os.close(self._fd)
-            self._namespace = None
-        self._depth = 1
-        self._held = namespace
+        elif not self._try(namespace):
+            self._wait(namespace, timeout_s)
+        self._depth += 1
         return self
+
+    def prepare(self, namespace: str) -> None:
+        """See to it that the lock's file exists."""
+        if namespace != self.namespace and not self._depth:
+            self._open(namespace)
+
+    def _open(self, namespace: str) -> None:
+        self.forget()
+        if not self._watched:
+            self._watched = True
+            atexit.register(self.forget)  # also where nothing but gc or unlink ever took the lock
+        self._fd = _open(namespace)
+        self.namespace = namespace
+
+    def _try(self, namespace: str) -> bool:
+        while True:
+            if namespace != self.namespace:
+                self._open(namespace)
+            try:
+                fcntl.flock(self._fd, _EXCLUSIVE)
+            except BlockingIOError:
+                return False
+            if os.fstat(self._fd).st_nlink:
+                self._held = namespace
+                return True
+            os.close(self._fd)
+            self.namespace = None
+
+    def _wait(self, namespace: str, timeout_s: float) -> None:
+        # Never a wait without end: this also runs when an array is dropped.
+        until_s = time.monotonic() + timeout_s
+        pause_s = 20e-6
+        while not self._try(namespace):
+            if time.monotonic() > until_s:
+                raise NamespaceBusyError(
+                    f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
+                    f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2e-3)
 
     def __enter__(self) -> None:
         pass
@@ -90,24 +110,26 @@ class NamespaceLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def forget(self) -> None:
-        """Close the file, and remove it when nobody else is in a section of this namespace."""
-        if self._namespace is None:
+        """Close the file, and remove it when the namespace has no other and nobody holds the lock."""
+        if self.namespace is None:
             return
-        fd, namespace = self._fd, self._namespace
-        self._namespace = None
+        fd, namespace = self._fd, self.namespace
+        self.namespace = None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink:
-                os.unlink(f"{DIRECTORY}/{lock_name(namespace)}")
+            prefix, lock = f"{namespace}~", lock_name(namespace)
+            alone = not any(name.startswith(prefix) and name != lock for name in os.listdir(DIRECTORY))
+            if alone and os.fstat(fd).st_nlink:
+                os.unlink(f"{DIRECTORY}/{lock}")
         except OSError:
             pass  # in use: its user, or the next gc, sees to it
         os.close(fd)
 
     def abandon_in_child(self) -> None:
         """After a fork: the open file is the parent's; close it and unlock nothing."""
-        if self._namespace is not None:
+        if self.namespace is not None:
             os.close(self._fd)
-        self._namespace = None
+        self.namespace = None
         self._depth = 0
 
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import SegmentNotFoundError
-from shmarray.registry.attachment import adopt, attach_file, check_mode
-from shmarray.registry.creation import _segment_class
+from shmarray.registry.attachment import adopt, attach_file, check_mode, second_segment
 from shmarray.registry.names import is_public, label_of
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
@@ -59,6 +58,7 @@ def export(segment: Segment) -> SegmentReference:
     mapping = segment.mapping
     if mapping.foreign:
         return SegmentReference(mapping.file_name or "", "", mapping.key, 0, segment.nbytes)
+    mapping = mapping.parent or mapping
     file_name = store.publish(mapping)
     until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
     _set_deadline(mapping, until_ns)
@@ -68,8 +68,9 @@ def export(segment: Segment) -> SegmentReference:
 
 
 def _set_deadline(mapping: Mapping, until_ns: int) -> None:
+    mapping = mapping.parent or mapping
     if mapping.mode == "r+":
-        mapping.store(DEADLINE, until_ns)
+        mapping.words[DEADLINE >> 3] = until_ns
         return
     fd = mapping.open_unlocked()
     try:
@@ -90,11 +91,10 @@ def attach_reference(reference: SegmentReference, *, mode: str = "r+") -> Segmen
     file_name, namespace, key, created_ns, nbytes = reference
     if not namespace:
         return adopt(file_name, nbytes, mode=mode)
-    if mode == "r+":
-        mapping = store.share_key(key, created_ns)
-        if mapping is not None:
-            mapping.store(DEADLINE, 0)
-            return _segment_class()._of(mapping, store)
+    mapping = store.share_key(key, created_ns)
+    if mapping is not None:
+        mapping.words[DEADLINE >> 3] = 0
+        return second_segment(mapping, mode)
     label = label_of(file_name) if is_public(file_name) else None
     try:
         segment = attach_file(file_name, namespace, label, mode, key=key)
@@ -121,4 +121,5 @@ def lent(segment: Segment) -> None:
 
     It stays reusable: they hear of its end through `on_unmap`, and are idle before it is reused.
     """
-    segment.mapping.lent = True
+    mapping = segment.mapping
+    (mapping.parent or mapping).lent = True

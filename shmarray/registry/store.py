@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from shmarray.segment.mapping import DIRECTORY, Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["Store", "store"]
+__all__ = ["Store", "hide", "store"]
 
 _GIB = 1 << 30
 #: More than this many kept mappings would only be descriptors spent.
@@ -48,6 +48,7 @@ _MAX_PARKED = 256
 #: How much larger than asked for a reused mapping may be: a quarter.
 _SLACK_SHIFT = 2
 
+_GENERATION, _EXPORTED = GENERATION >> 3, EXPORTED >> 3
 _SETLEASE, _SETSIG, _SIGURG = 1024, 10, 23
 
 
@@ -66,93 +67,109 @@ class Store:
         #: Kept for reuse, oldest first.
         self.parked: dict[Mapping, None] = {}
         self.parked_nbytes = 0
+        self._parked_by_capacity: dict[int, list[Mapping]] = {}
         self._pending: deque[Mapping] = deque()
         self._watchers: list[Callable[[tuple[int, int]], None]] = []
-        self._hooked = False
-        self._finalized_in = 0
-        self._fd_budget = 0
+        self._finalizer: Any = None
+        self._fd_budget = -1
         self._closed = False
 
     # -- beginnings -----------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Hook into fork and exit; at the first segment, not at import."""
-        if not self._hooked:
-            self._hooked = True
-            os.register_at_fork(
-                before=self._before_fork,
-                after_in_parent=self._after_fork_in_parent,
-                after_in_child=self._after_fork_in_child,
-            )
-        # multiprocessing's children skip atexit but run these; the main process runs them from atexit.
-        from multiprocessing.util import Finalize
+    def hook_fork(self) -> None:
+        """At the first segment, not at import."""
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
 
-        pid = os.getpid()
-        if self._finalized_in != pid:
-            self._finalized_in = pid
+    def watch_exit(self) -> None:
+        """See to it that :meth:`close` runs at the end of this process. Called before every segment."""
+        if self._finalizer is None or not self._finalizer.still_active():
+            # multiprocessing's children skip atexit but run these (having dropped those of their
+            # parent); the main process runs them from atexit.
+            from multiprocessing.util import Finalize
+
             self._closed = False
-            Finalize(None, self.close, exitpriority=-100)
+            self._finalizer = Finalize(None, self.close, exitpriority=-100)
 
     def take(self, capacity: int, namespace: str, *, nameless: bool) -> Mapping | None:
         """A kept mapping for a segment of `capacity` bytes, or None. Its pages are as they were left."""
         if not self.parked:
             return None
-        most = capacity + (capacity >> _SLACK_SHIFT)
-        best: Mapping | None = None
-        with self:
-            for mapping in reversed(self.parked):
-                if not capacity <= mapping.capacity <= most:
-                    continue
-                if mapping.file_name is not None and mapping.namespace != namespace:
-                    continue
-                if best is None or mapping.capacity < best.capacity:
-                    best = mapping
-                if mapping.capacity == capacity and (mapping.linkable or not nameless):
-                    best = mapping
-                    break
+        with self.lock:
+            best = self._best_of(self._parked_by_capacity.get(capacity, ()), namespace, nameless)
+            if best is None:
+                most = capacity + (capacity >> _SLACK_SHIFT)
+                for size in sorted(self._parked_by_capacity):
+                    if capacity < size <= most:
+                        best = self._best_of(self._parked_by_capacity[size], namespace, nameless)
+                        if best is not None:
+                            break
             if best is not None:
                 self._unpark(best)
                 best.namespace = namespace
+        if self._pending:
+            self._drain()
+        return best
+
+    def _best_of(self, parked: Sequence[Mapping], namespace: str, nameless: bool) -> Mapping | None:
+        """The one parked last, for a nameless segment rather without a private file name."""
+        best: Mapping | None = None
+        for mapping in reversed(parked):
+            if mapping.file_name is None:
+                return mapping
+            if mapping.namespace == namespace:
+                if not nameless:
+                    return mapping
+                best = best or mapping
         return best
 
     def admit(self, mapping: Mapping) -> None:
-        """Count one more segment for a mapping, new or in use."""
-        with self:
+        """Count the first segment of a mapping."""
+        with self.lock:
             mapping.count += 1
-            if mapping.count == 1:
-                if mapping.mode == "r+":
-                    self.live.setdefault(mapping.key, mapping)
-                    if mapping.file_name is not None:
-                        self.named[mapping.file_name] = mapping
-                if mapping.fd >= 0 and mapping not in self.with_fd:
-                    self.with_fd[mapping] = None
+            if mapping.mode == "r+":
+                self.live.setdefault(mapping.key, mapping)
+                if mapping.file_name is not None:
+                    self.named[mapping.file_name] = mapping
+            if mapping.fd >= 0 and mapping not in self.with_fd:
+                self.with_fd[mapping] = None
+                if len(self.with_fd) > self._fd_budget:
                     self._keep_fd_budget()
+        if self._pending:
+            self._drain()
 
     def share(self, file_name: str) -> Mapping | None:
         """The mapping in use of the file now at that name, counted once more."""
-        if file_name not in self.named:
+        mapping = self.named.get(file_name)
+        if mapping is None:
             return None
-        with self:
-            mapping = self.named.get(file_name)
-            if mapping is None:
-                return None
-            try:
-                status = os.stat(f"{DIRECTORY}/{file_name}", follow_symlinks=False)
-            except OSError:
-                return None
-            if (status.st_dev, status.st_ino) != mapping.key:
-                return None
-            mapping.count += 1
-            return mapping
+        try:
+            status = os.lstat(f"{DIRECTORY}/{file_name}")
+        except OSError:
+            return None
+        if (status.st_dev, status.st_ino) != mapping.key:
+            return None
+        return self._counted(mapping)
 
     def share_key(self, key: tuple[int, int], created_ns: int) -> Mapping | None:
         """The mapping in use of that inode, counted once more."""
-        with self:
-            mapping = self.live.get(key)
-            if mapping is None or (created_ns and mapping.descriptor.created_ns != created_ns):
-                return None
-            mapping.count += 1
-            return mapping
+        mapping = self.live.get(key)
+        if mapping is None or (created_ns and mapping.descriptor.created_ns != created_ns):
+            return None
+        return self._counted(mapping)
+
+    def _counted(self, mapping: Mapping) -> Mapping | None:
+        with self.lock:
+            # Another thread may have dropped it since we looked.
+            found = self.live.get(mapping.key) is mapping
+            if found:
+                mapping.count += 1
+        if self._pending:
+            self._drain()
+        return mapping if found else None
 
     # -- what segments ask (Owner) --------------------------------------------------------------
 
@@ -168,6 +185,7 @@ class Store:
 
     def publish(self, mapping: Mapping) -> str:
         """The file's name, given now if there is none; the pages count as exported."""
+        mapping = mapping.parent or mapping
         with self:
             self.mark_exported(mapping)
             name = mapping.file_name
@@ -196,6 +214,7 @@ class Store:
         """Remove the file's name."""
         from shmarray.registry.reclaim import unlink_file
 
+        mapping = mapping.parent or mapping
         name = mapping.file_name
         if name is None:
             if mapping.linkable:
@@ -216,7 +235,7 @@ class Store:
         if not mapping.exported:
             mapping.exported = True
             if not mapping.foreign and mapping.mode == "r+":
-                mapping.store(EXPORTED, 1)
+                mapping.words[_EXPORTED] = 1
 
     def forget_name(self, file_name: str, key: tuple[int, int]) -> None:
         """The name was removed or replaced by this process. Called with the lock held."""
@@ -261,18 +280,13 @@ class Store:
             name = mapping.file_name
             if name is not None and self.named.get(name) is mapping:
                 del self.named[name]
-            if self._may_park(mapping) and self._withdraw(mapping):
-                self.parked[mapping] = None
-                self.parked_nbytes += mapping.length
-                ended += self._over_limit()
-            else:
-                ended.append(mapping)
+            if mapping.owned and not (mapping.exported or mapping.descriptor.keep or self._closed):
+                limit = self._limit_nbytes()
+                if mapping.length <= limit and self._withdraw(mapping):
+                    self._park(mapping, limit, ended)
+                    continue
+            ended.append(mapping)
         return ended
-
-    def _may_park(self, mapping: Mapping) -> bool:
-        if not mapping.owned or mapping.exported or mapping.descriptor.keep or self._closed:
-            return False
-        return mapping.length <= self._limit_nbytes()
 
     def _limit_nbytes(self) -> int:
         limit = config.recycle_nbytes
@@ -287,40 +301,55 @@ class Store:
             return mapping.linkable  # nobody else ever could; without a link for ever it is of no use
         if is_private(name):
             return True
-        if mapping.fd < 0:
+        fd, words = mapping.fd, mapping.words
+        if fd < 0:
             return False
-        generation = mapping.load(GENERATION)
+        generation = words[_GENERATION]
         try:
             with self.names.held(mapping.namespace, timeout_s=0.5):
-                if not os.fstat(mapping.fd).st_nlink:
+                if not os.fstat(fd).st_nlink:
                     mapping.file_name = None
                     return False
-                mapping.store(GENERATION, generation + 1)
-                libc.fence()  # our odd generation before our reading of their word; see `attach`
-                if mapping.load(EXPORTED) or not (mapping.lent or _is_sole_opener(mapping.fd)):
-                    mapping.store(GENERATION, generation + 2)
-                    return False
-                hidden = new_private_name(mapping.namespace)
-                os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
-                mapping.file_name = hidden
-                return True
+                if ARMED:
+                    reach("detach.withdraw")
+                words[_GENERATION] = generation + 1
+                # Our odd generation must be out before we read their word (see `_read` of attachment);
+                # a lease has that barrier in it.
+                if mapping.lent:
+                    libc.fence()
+                if not words[_EXPORTED] and (mapping.lent or _is_sole_opener(mapping)):
+                    hidden = mapping.hidden_name
+                    if hidden is None or not hidden.startswith(mapping.namespace + "~"):
+                        hidden = mapping.hidden_name = new_private_name(mapping.namespace)
+                    if ARMED:
+                        reach("detach.hide")
+                    os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
+                    mapping.file_name = hidden
+                    if ARMED:
+                        reach("detach.hidden")
+                    return True
         except (OSError, ShmArrayError):
-            if mapping.load(GENERATION) & 1:
-                mapping.store(GENERATION, generation + 2)
-            return False
+            pass  # not for us, then; to be destroyed as if it had never been reusable
+        if words[_GENERATION] & 1:
+            words[_GENERATION] = generation + 2
+        return False
+
+    def _park(self, mapping: Mapping, limit: int, ended: list[Mapping]) -> None:
+        self.parked[mapping] = None
+        self.parked_nbytes += mapping.length
+        self._parked_by_capacity.setdefault(mapping.capacity, []).append(mapping)
+        while self.parked_nbytes > limit or len(self.parked) > _MAX_PARKED:
+            oldest = next(iter(self.parked))
+            self._unpark(oldest)
+            ended.append(oldest)
 
     def _unpark(self, mapping: Mapping) -> None:
         del self.parked[mapping]
         self.parked_nbytes -= mapping.length
-
-    def _over_limit(self) -> list[Mapping]:
-        limit = self._limit_nbytes()
-        out: list[Mapping] = []
-        while self.parked and (self.parked_nbytes > limit or len(self.parked) > _MAX_PARKED):
-            oldest = next(iter(self.parked))
-            self._unpark(oldest)
-            out.append(oldest)
-        return out
+        same = self._parked_by_capacity[mapping.capacity]
+        same.remove(mapping)
+        if not same:
+            del self._parked_by_capacity[mapping.capacity]
 
     def trim(self, nbytes: int = 0) -> int:
         """Give memory kept for reuse back until at most `nbytes` are kept; returns the bytes given back."""
@@ -336,10 +365,11 @@ class Store:
 
     def discard(self, mapping: Mapping) -> None:
         """Unmap, and destroy the file if nobody else holds it. Called without the lock."""
-        key, name = mapping.key, mapping.file_name
+        key, name, address = mapping.key, mapping.file_name, mapping.address
+        mapping.forget_pages()
         if ARMED:
             reach("detach.unmap")
-        libc.unmap(mapping.address, mapping.length)
+        libc.unmap(address, mapping.length)
         self.with_fd.pop(mapping, None)
         if mapping.fd >= 0:
             if ARMED:
@@ -348,6 +378,9 @@ class Store:
             mapping.fd = -1
         for callback in self._watchers:
             callback(key)
+        if mapping.parent is not None:
+            self.release(mapping.parent)
+            return
         if name is None or mapping.foreign or mapping.descriptor.keep:
             return
         with suppress(OSError, ShmArrayError), self:  # the next gc sees to it
@@ -363,7 +396,7 @@ class Store:
 
     def _keep_fd_budget(self) -> None:
         """At most a quarter of the descriptors are ours; the oldest segments give theirs up."""
-        if not self._fd_budget:
+        if self._fd_budget < 0:
             # Read once: a limit raised later only makes us modest.
             self._fd_budget = max(16, os.sysconf("SC_OPEN_MAX") // 4)
         while len(self.with_fd) > self._fd_budget:
@@ -371,12 +404,7 @@ class Store:
             del self.with_fd[oldest]
             if oldest.linkable and oldest.file_name is None:
                 # Without the descriptor it could never be named again, so give it a private name.
-                hidden = new_private_name(oldest.namespace)
-                libc.link_descriptor(oldest.fd, f"{DIRECTORY}/{hidden}")
-                oldest.linkable = False
-                oldest.file_name = hidden
-                if oldest.count and oldest.mode == "r+":
-                    self.named[hidden] = oldest
+                hide(oldest)
             os.close(oldest.fd)  # the mapping keeps the open file, and with it the lock
             oldest.fd = -1
 
@@ -403,6 +431,7 @@ class Store:
             if mapping.fd >= 0:
                 os.close(mapping.fd)
         self.parked.clear()
+        self._parked_by_capacity.clear()
         self.parked_nbytes = 0
 
     def close(self) -> None:
@@ -418,10 +447,20 @@ class Store:
             self.names.forget()
 
 
-def _is_sole_opener(fd: int) -> bool:
+def hide(mapping: Mapping) -> None:
+    """Give a nameless file a private name."""
+    name = new_private_name(mapping.namespace)
+    libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{name}")
+    mapping.linkable = False
+    mapping.file_name = mapping.hidden_name = name
+
+
+def _is_sole_opener(mapping: Mapping) -> bool:
     """Whether no other open file on this inode exists, in any process, by the kernel's count."""
+    fd = mapping.fd
     try:
-        # The signal to a lease's holder would be SIGIO, which kills; SIGURG is ignored by default.
+        # Whoever opens the file in between has a signal sent to us: by default SIGIO, which kills, so
+        # SIGURG, which is ignored by default. Asked for each time: giving a lease back forgets it.
         fcntl.fcntl(fd, _SETSIG, _SIGURG)
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)

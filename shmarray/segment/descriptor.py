@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -72,9 +71,11 @@ GENERATION, EXPORTED, DEADLINE, DIRTY = 3136, 3144, 3152, 3160
 
 _HEAD = struct.Struct("<8sIIHHHBBQQII")
 _TAIL = struct.Struct("<HHHBBQQII")  # the checksummed part of the head
+_START = struct.Struct("<8sII")
 _WORDS = struct.Struct("<4Q")
 _KEEP, _CHUNKS = 1, 2
 _MAX_NDIM = 64
+_GRIDS = [struct.Struct(f"<{2 * ndim}Q") for ndim in range(_MAX_NDIM + 1)]
 
 
 class Words(NamedTuple):
@@ -96,8 +97,7 @@ class Words(NamedTuple):
         return self.deadline_ns > time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What one segment holds.
 
     Attributes
@@ -153,11 +153,11 @@ class Descriptor:
             _TAIL.pack(
                 end, len(name), len(dtype), ndim, 67, self.nbytes, self.created_ns, self.creator_pid, flags
             )
-            + struct.pack(f"<{2 * ndim}Q", *self.shape, *grid)
+            + _GRIDS[ndim].pack(*self.shape, *grid)
             + name
             + dtype
         )
-        return struct.pack("<8sII", MAGIC, VERSION, crc32(body)) + body
+        return _START.pack(MAGIC, VERSION, crc32(body)) + body
 
     @classmethod
     def unpack(cls, page: bytes, *, capacity: int, label: str) -> Descriptor:
@@ -192,7 +192,7 @@ class Descriptor:
             raise _corrupt(label, "the lengths in its descriptor do not add up")
         at = _HEAD.size + 16 * ndim
         try:
-            dimensions = struct.unpack_from(f"<{2 * ndim}Q", page, _HEAD.size)
+            dimensions = _GRIDS[ndim].unpack_from(page, _HEAD.size)
             name = page[at : at + name_length].decode("ascii") or None
             dtype = decode_dtype(page[at + name_length : end])
         except (ValueError, struct.error) as error:

@@ -22,6 +22,9 @@ __all__ = ["DIRECTORY", "Mapping"]
 #: Where the C library's shm_open, and so the standard library, keeps segments.
 DIRECTORY = "/dev/shm"
 
+_NO_PAGE = memoryview(b"")
+_PAGE_TYPE = ctypes.c_char * DESCRIPTOR_NBYTES
+
 
 class Mapping:
     """One mapped file; see the module's text.
@@ -51,6 +54,7 @@ class Mapping:
         "foreign",
         "forked",
         "fresh",
+        "hidden_name",
         "key",
         "length",
         "lent",
@@ -58,6 +62,9 @@ class Mapping:
         "mode",
         "namespace",
         "owned",
+        "page",
+        "parent",
+        "words",
     )
 
     def __init__(
@@ -82,6 +89,12 @@ class Mapping:
         self.namespace = namespace
         self.descriptor = descriptor
         self.mode = mode
+        #: The descriptor page as bytes and as 8-byte words (a word's offset divided by 8); empty where
+        #: there is none. These views do not keep the pages mapped.
+        self.page = self.words = _NO_PAGE
+        if capacity < length:
+            self.page = memoryview(_PAGE_TYPE.from_address(address + capacity)).cast("B")
+            self.words = self.page.cast("Q")
         self.count = 0
         #: Made by this process, which alone decides about reuse.
         self.owned = False
@@ -91,6 +104,10 @@ class Mapping:
         self.exported = False
         #: Alive across a fork: a child shares the open file, so no lock on it tells us apart.
         self.forked = False
+        #: The private file name of its times out of use; made once.
+        self.hidden_name: str | None = None
+        #: The writable mapping of the same process that this one (read-only, private) stands on.
+        self.parent: Mapping | None = None
         #: Worker processes map these pages without a lock, and are told to drop them.
         self.lent = False
         #: Another program's file: no descriptor page, never removed by us.
@@ -108,24 +125,15 @@ class Mapping:
         """The file's path, None without a name."""
         return None if self.file_name is None else f"{DIRECTORY}/{self.file_name}"
 
-    def load(self, word: int) -> int:
-        """Read a changeable word (an offset in the descriptor page)."""
-        return ctypes.c_uint64.from_address(self.address + self.capacity + word).value
-
-    def store(self, word: int, value: int) -> None:
-        """Write a changeable word; the mapping must be writable and shared."""
-        ctypes.c_uint64.from_address(self.address + self.capacity + word).value = value
-
-    def write_page(self, text: bytes) -> None:
-        """Overwrite the start of the descriptor page."""
-        ctypes.memmove(self.address + self.capacity, text, len(text))
-
-    def clear_page(self, start: int) -> None:
-        """Zero the descriptor page from `start` on."""
-        ctypes.memset(self.address + self.capacity + start, 0, DESCRIPTOR_NBYTES - start)
+    def forget_pages(self) -> None:
+        """The pages are about to be unmapped: let no word be read any more."""
+        self.address = 0
+        self.page = self.words = _NO_PAGE
 
     def open_unlocked(self) -> int:
         """A descriptor on a new open file, which does not carry the liveness lock."""
+        if self.parent is not None:
+            return self.parent.open_unlocked()
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
             if self.fd >= 0:

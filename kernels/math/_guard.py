@@ -1,11 +1,11 @@
-"""The C library's function for the rare argument, without losing the vector loop for the others.
+"""Another function for the rare argument, without losing the vector loop for the others.
 
-`sin(1e300)` needs a reduction with a thousand bits of 2/pi; computing it for every lane and then discarding
-it would cost all users for the sake of almost none. A branch in the scalar function costs them even more:
-LLVM's vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if |x| <=
-limit else libm(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one
-branch, hardly ever taken. The call says so through LLVM's `vector-function-abi-variant` attribute, and the
-loop vectoriser calls the version of its width.
+`sin(1e300)` needs a thousand bits of 2/pi; computing with them in every lane and discarding the result would
+cost all users for the sake of almost none. A branch in the scalar function costs them even more: LLVM's
+vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if |x| <= limit else
+far(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one branch, hardly
+ever taken. The call says so through LLVM's `vector-function-abi-variant` attribute, and the loop vectoriser
+calls the version of its width.
 
 Where LLVM does not take the hint the loop stays scalar and right. Lane by lane the versions agree, so results
 do not depend on the width.
@@ -16,11 +16,11 @@ do not depend on the width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from .._jit import intrinsic
 
@@ -36,10 +36,7 @@ def _define(function: ir.Function, *, inline: bool) -> ir.IRBuilder:
 
 
 def _outside(builder: ir.IRBuilder, x: ir.Value, limit: ir.Constant, minus_limit: ir.Constant) -> ir.Value:
-    return builder.or_(
-        builder.fcmp_ordered(">", x, limit),
-        builder.fcmp_ordered("<", x, minus_limit),
-    )
+    return builder.or_(builder.fcmp_ordered(">", x, limit), builder.fcmp_ordered("<", x, minus_limit))
 
 
 def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
@@ -56,28 +53,26 @@ def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
     kept.initializer = ir.Constant(kept.value_type, entries)
 
 
-def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Function:
-    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, the C library's `symbol(x)` elsewhere.
-
-    float32 gets the function of float64 too, rounded: the C library's own for float32 may be a unit off.
-    """
+def _guard(context: Any, module: ir.Module, real: ir.Type, limit: float, far: Any) -> ir.Function:
+    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, `far(x)` elsewhere (in float64, then rounded)."""
     width = 32 if isinstance(real, ir.FloatType) else 64
-    name = f"shmarray_guard_{symbol}{width}"
+    name = f"shmarray_guard_{far.py_func.__name__}{width}"
     if name in module.globals:
         return module.globals[name]
-    double = ir.DoubleType()
-    exact = cgutils.get_or_insert_function(module, ir.FunctionType(double, [double]), symbol)
+    compiled = far.overloads[(types.float64,)]
+    context.active_code_library.add_linking_library(compiled.library)
 
     guard = ir.Function(module, ir.FunctionType(real, [real, real]), name)
     builder = _define(guard, inline=False)
     x, y = guard.args
-    with builder.if_then(
-        _outside(builder, x, ir.Constant(real, limit), ir.Constant(real, -limit)), likely=False
-    ):
-        if width == 32:
-            builder.ret(builder.fptrunc(builder.call(exact, [builder.fpext(x, double)]), real))
-        else:
-            builder.ret(builder.call(exact, [x]))
+    outside = _outside(builder, x, ir.Constant(real, limit), ir.Constant(real, -limit))
+    with builder.if_then(outside, likely=False):
+        argument = builder.fpext(x, ir.DoubleType()) if width == 32 else x
+        # The status is ignored: `far` raises nothing.
+        _, value = context.call_internal_no_propagate(
+            builder, compiled.fndesc, compiled.signature, [argument]
+        )
+        builder.ret(builder.fptrunc(value, real) if width == 32 else value)
     builder.ret(y)
 
     versions = []
@@ -92,10 +87,8 @@ def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Fu
             result = y
             for i in range(lanes):
                 lane = ir.Constant(ir.IntType(32), i)
-                value = builder.call(
-                    guard, [builder.extract_element(x, lane), builder.extract_element(y, lane)]
-                )
-                result = builder.insert_element(result, value, lane)
+                pair = [builder.extract_element(x, lane), builder.extract_element(y, lane)]
+                result = builder.insert_element(result, builder.call(guard, pair), lane)
             builder.ret(result)
         builder.ret(y)
         versions.append(version)
@@ -103,17 +96,19 @@ def _guard(module: ir.Module, real: ir.Type, symbol: str, limit: float) -> ir.Fu
     return guard
 
 
-def beyond(symbol: str, limit: float) -> Any:
-    """An intrinsic `(x, y) -> y`, or the C library's `symbol(x)` where `|x| > limit`."""
+def beyond(limit: float, far: Callable[..., Any]) -> Any:
+    """An intrinsic `(x, y) -> y`, or `far(x)` where `|x| > limit`; `far` has a name of its own."""
 
     @intrinsic
     def chosen(typing, x, y):
         if x != y or x not in (types.float32, types.float64):
             return None
+        dispatcher: Any = far
+        dispatcher.compile((types.float64,))
 
         def generate(context, builder, signature, args):
             real = args[0].type
-            guard = _guard(builder.module, real, symbol, limit)
+            guard = _guard(context, builder.module, real, limit, dispatcher)
             call = builder.call(guard, args)
             # _ZGV: LLVM's own ABI ("_LLVM_"), unmasked (N), lanes, two vector parameters (vv).
             variants = ",".join(

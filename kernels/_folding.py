@@ -1,0 +1,106 @@
+"""One skeleton for all reductions: join the terms of a 1-D block in a fixed order that vectorises.
+
+LLVM may not reorder floating-point additions by itself, so a plain `total += x[i]` waits for every addition.
+Here the block is laid out in rows of 256 lanes, and lane `j` joins column `j`; at the end the lanes are
+joined in halves::
+
+    x:  | 0 ... 255 | 256 ... 511 | 512 ... 767 | 768 ... 1023 |  ...      four rows are joined at a time
+    lanes[j] = join(lanes[j], join(join(x[j], x[j+256]), join(x[j+512], x[j+768])))
+    lanes[0:128] with lanes[128:256], then [0:64] with [64:128], ... down to one
+
+Each step is an element-wise loop. The order depends on the length of the block alone: the same bits on every
+CPU. For sums the tree also keeps the rounding error as low as NumPy's pairwise summation does.
+"""
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ._jit import inlined, intrinsic, loop, overload
+
+LANES = 256
+
+# : Elements folded at a time where a reduction works piece by piece: 128 KiB of float64, which the L2 cache
+# holds.
+PIECE = 64 * LANES
+
+
+@intrinsic
+def as_type_of(typing, value, like):
+    """`value` converted to the type of `like`."""
+
+    def generate(context, builder, signature, args):
+        return context.cast(builder, args[0], signature.args[0], signature.args[1])
+
+    return like(value, like), generate
+
+
+@functools.cache
+def folding(join: Callable[..., Any], term: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop `fold(x, start, parameter)`: `start` joined with `term(element, parameter)` of all elements.
+
+    `start` is joined 256 times, so it must be an identity of `join`; its type is that of the accumulators.
+    """
+    joined, term_of = inlined(join), inlined(term)
+
+    def fold(x, start, parameter):
+        lanes = np.full(LANES, start)
+        rows = x.size // LANES
+        row = 0
+        while row + 4 <= rows:
+            first = x[row * LANES : (row + 1) * LANES]
+            second = x[(row + 1) * LANES : (row + 2) * LANES]
+            third = x[(row + 2) * LANES : (row + 3) * LANES]
+            fourth = x[(row + 3) * LANES : (row + 4) * LANES]
+            for j in range(LANES):
+                left = joined(term_of(first[j], parameter), term_of(second[j], parameter))
+                right = joined(term_of(third[j], parameter), term_of(fourth[j], parameter))
+                lanes[j] = joined(lanes[j], joined(left, right))
+            row += 4
+        while row * LANES < x.size:
+            rest = x[row * LANES : (row + 1) * LANES]
+            for j in range(rest.size):
+                lanes[j] = joined(lanes[j], term_of(rest[j], parameter))
+            row += 1
+        width = LANES
+        while width > 1:
+            width //= 2
+            low, high = lanes[:width], lanes[width : 2 * width]
+            for j in range(width):
+                low[j] = joined(low[j], high[j])
+        return lanes[0]
+
+    return loop(fold)
+
+
+def accumulator_zero(x: Any) -> Any:
+    """A zero of the type that sums over `x` are kept in; for compiled code.
+
+    int64 for booleans and signed integers, uint64 for unsigned ones (NumPy's rule); float64 for float32 and
+    float64, complex128 for both complex types: at least the digits that NumPy keeps.
+    """
+    raise NotImplementedError("accumulator_zero is for compiled code")
+
+
+@overload(accumulator_zero)
+def _choose_accumulator(x: Any) -> Callable[..., Any] | None:
+    if not isinstance(x, types.Array):
+        return None
+    kind: Any = x.dtype
+    if isinstance(kind, types.Boolean) or kind in types.signed_domain:
+        return lambda x: np.int64(0)
+    if kind in types.unsigned_domain:
+        return lambda x: np.uint64(0)
+    if isinstance(kind, types.Float):
+        return lambda x: -0.0  # the identity of floating-point addition: 0.0 + -0.0 would lose the sign
+    if isinstance(kind, types.Complex):
+        return lambda x: complex(-0.0, -0.0)
+    return None

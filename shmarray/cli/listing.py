@@ -1,0 +1,112 @@
+"""`shmarray ls` and `shmarray info`: which arrays there are, how large, and who holds them.
+
+Both only look: they attach nothing and change nothing, so they may run beside any program.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shmarray.cli.options import complete_names, json_option, namespace_option
+from shmarray.cli.rendering import age_of, echo_json, format_nbytes, format_shape, print_table
+
+if TYPE_CHECKING:
+    from shmarray.registry import SegmentInfo
+
+__all__ = ["info", "ls"]
+
+#: The facts of an array in JSON, in this order. Programs read them: add, never rename.
+_FACTS = (
+    "name",
+    "shape",
+    "dtype",
+    "nbytes",
+    "chunks",
+    "keep",
+    "created",
+    "creator_pid",
+    "holders",
+    "dirty",
+)
+
+
+def _facts(entry: SegmentInfo) -> dict[str, Any]:
+    return {fact: getattr(entry, fact) for fact in _FACTS}
+
+
+def _holders(entry: SegmentInfo) -> str:
+    """The pids visible from here. None visible does not mean none: another container's cannot be seen."""
+    return ", ".join(str(pid) for pid in entry.holders) or "none seen"
+
+
+@click.command()
+@namespace_option
+@json_option
+def ls(as_json: bool) -> None:
+    """List the named arrays of the namespace."""
+    from shmarray import registry
+    from shmarray.configuration import config
+
+    entries = sorted(registry.list(), key=lambda entry: entry.name or "")
+    if as_json:
+        echo_json([_facts(entry) for entry in entries])
+        return
+    if not entries:
+        click.echo(f"no arrays in namespace {config.namespace!r}")
+        return
+    print_table(
+        ["NAME", ("SHAPE", "right"), "DTYPE", ("SIZE", "right"), "KEEP", ("AGE", "right"), "HOLDERS"],
+        [
+            (
+                entry.name or "(unnamed)",
+                format_shape(entry.shape),
+                str(entry.dtype),
+                format_nbytes(entry.nbytes),
+                "keep" if entry.keep else "",
+                age_of(entry.created),
+                _holders(entry),
+            )
+            for entry in entries
+        ],
+    )
+    total = sum(entry.nbytes for entry in entries)
+    noun = "array" if len(entries) == 1 else "arrays"
+    click.echo(f"{len(entries)} {noun}, {format_nbytes(total)}, in namespace {config.namespace!r}")
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_names)
+@namespace_option
+@json_option
+def info(name: str, as_json: bool) -> None:
+    """Show the array NAME in detail."""
+    from shmarray import registry
+    from shmarray.errors import ShmArrayError
+
+    try:
+        entry = registry.info(name)
+    except ValueError as error:
+        if isinstance(
+            error, ShmArrayError
+        ):  # a corrupt segment is one too: no mistake of the user
+            raise
+        raise click.BadParameter(str(error), param_hint="NAME") from None
+    if as_json:
+        echo_json(_facts(entry))
+        return
+    age = age_of(entry.created)
+    lines = [
+        ("name", entry.name or "(unnamed)"),
+        ("shape", format_shape(entry.shape)),
+        ("dtype", str(entry.dtype)),
+        ("size", f"{format_nbytes(entry.nbytes)} ({entry.nbytes:,} bytes)"),
+        ("chunks", "by size" if entry.chunks is None else format_shape(entry.chunks)),
+        ("lifetime", "kept until removed" if entry.keep else "until its last holder ends"),
+        ("created", f"{'just now' if age == 'now' else age + ' ago'} by process {entry.creator_pid}"),
+        ("held by", _holders(entry)),
+        ("state", "interrupted: the next open rolls it forward" if entry.dirty else "clean"),
+    ]
+    for label, text in lines:
+        click.echo(f"{click.style(f'{label:<9}', bold=True)} {text}")

@@ -1,0 +1,57 @@
+"""Where must Ctrl-C wait?
+
+Python raises KeyboardInterrupt between any two instructions of the main thread. Between starting a process and noting
+its number, or while a page is being closed, that would leave something that nobody knows of. Inside `held_back` the
+signal is only noted; the handler that the program has installed hears of it at the end.
+
+Invariant: at the end the program's own handler is in place again, and has been called if the signal came.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+__all__ = ["held_back"]
+
+
+class held_back:  # used as a statement: `with held_back() as interrupt`
+    """A block that Ctrl-C does not break; it costs some microseconds.
+
+    Attributes
+    ----------
+    pressed : bool
+        Whether the signal has come since: no more patience with whoever is waited for.
+    """
+
+    __slots__ = ("_frame", "_previous", "pressed")
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._previous: Any = None
+        self._frame: FrameType | None = None
+
+    def __enter__(self) -> held_back:
+        # Handlers run in the main thread alone, so others are never interrupted.
+        if threading.current_thread() is threading.main_thread():
+            previous = signal.getsignal(signal.SIGINT)
+            if callable(previous):  # else it is ignored, ends the process, or belongs to C code
+                self._previous = previous
+                try:
+                    signal.signal(signal.SIGINT, self._note)
+                except ValueError:  # the main thread of a subinterpreter: no signal reaches it
+                    self._previous = None
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)
+            if self.pressed:
+                previous(signal.SIGINT, self._frame)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        self._frame = frame

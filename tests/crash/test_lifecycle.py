@@ -1,0 +1,424 @@
+"""The life of a segment under kill -9, a test for each row of the fault table, on both ways to make a file.
+
+"fallback" is row 51: where a mount offers no O_TMPFILE, files are made under a private name and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.conftest import segment_files
+from tests.crash.prelude import PRELUDE
+from tests.processes import run_python
+
+
+@pytest.fixture(params=[{}, {"SHMARRAY_NO_TMPFILE": "1"}], ids=["O_TMPFILE", "fallback"])
+def environ(request: pytest.FixtureRequest) -> dict[str, str]:
+    environ: dict[str, str] = request.param
+    return environ
+
+
+def run(code: str, environ: dict[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
+    return run_python(PRELUDE + code, *arguments, timeout_s=timeout_s, **environ).stdout
+
+
+def test_row_01_kill_storm_leaks_nothing_and_reclaims_nothing_alive(
+    environ: dict[str, str], namespace: str, storm_s: float
+) -> None:
+    code = """
+def storm(seed):
+    choose = random.Random(seed)
+    held = []
+    while True:
+        name = f"n{choose.randrange(6)}"
+        what = choose.randrange(8)
+        try:
+            if what < 3:
+                value, nbytes = choose.randrange(255), choose.choice([10, 5000])
+                held.append(made(choose.choice([name, name, None]), value, nbytes))
+            elif what < 5:
+                held.append(registry.attach(name, mode=choose.choice(["r+", "r"])))
+            elif what == 5 and choose.random() < 0.2:
+                registry.gc()
+            elif held:
+                segment = held.pop(choose.randrange(len(held)))
+                assert len(set(bytes(segment.buf))) <= 2
+                del segment
+        except (SegmentExistsError, SegmentNotFoundError):
+            pass
+        if len(held) > 8:
+            del held[:4]
+
+keepers = [Holder(made, f"keeper-{i}", i) for i in range(3)]
+choose = random.Random(5)
+seeds = iter(range(10**9))
+children = [fork(storm, next(seeds)) for _ in range(8)]
+kills = 0
+until = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until:
+    time.sleep(choose.expovariate(400))  # the tempo of the storm
+    victim = choose.randrange(8)
+    os.kill(children[victim], signal.SIGKILL)
+    assert wait(children[victim]) == -signal.SIGKILL
+    kills += 1
+    children[victim] = fork(storm, next(seeds))
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+registry.gc()
+assert [one.name for one in registry.list()] == [f"keeper-{i}" for i in range(3)], files()
+for i, keeper in enumerate(keepers):
+    assert set(bytes(registry.attach(f"keeper-{i}").buf)) == {i}
+    keeper.drop()
+registry.gc()
+assert files() == [], files()
+print(kills)
+"""
+    assert int(run(code, environ, str(storm_s), timeout_s=60 + storm_s)) > 0
+    assert segment_files(namespace) == []
+
+
+def test_row_02_kill_at_each_step_of_create_leaves_nothing_or_an_array(environ: dict[str, str]) -> None:
+    code = """
+def after():
+    try:
+        segment = registry.attach("x")
+    except SegmentNotFoundError:
+        pass
+    else:
+        assert segment.descriptor.shape == (5000,)
+        del segment
+    registry.gc()
+    assert files() == [], files()
+
+def create():
+    registry.create(5000, "u1", name="x")
+
+def create_again():
+    # The second one reuses the pages of the first.
+    spec, failpoints._SPEC = failpoints._SPEC, ""
+    registry.create(5000, "u1", name="y")
+    failpoints._SPEC = spec
+    registry.create(5000, "u1", name="x")
+
+def replace():
+    registry.create(5000, "u1", name="x", if_exists="replace")
+
+print(steps("create", create, after), steps("create", create_again, after), steps("create", replace, after))
+"""
+    fresh, reused, replaced = map(int, run(code, environ).split())
+    assert fresh >= 6
+    assert reused >= 3
+    assert replaced >= 5
+
+
+def test_row_03_kill_at_each_step_of_attach_detach_destroy_leaves_the_others_alone(
+    environ: dict[str, str],
+) -> None:
+    code = """
+holder = Holder(made)
+
+def whole():
+    assert set(bytes(registry.attach("x").buf)) == {7}
+    registry.gc()
+    assert files() == [NAMESPACE + "~x"], files()
+
+def touch():
+    registry.attach("x")
+
+print(steps("attach", touch, whole), steps("detach", touch, whole), steps("destroy", touch, whole))
+holder.drop()
+assert files() == []
+
+def gone():
+    registry.gc()
+    assert files() == [], files()
+    made("y")
+    registry.trim()
+
+def last_holder():
+    with config.override(recycle_nbytes=0):
+        made("y")
+
+def parks():
+    made("y")
+
+print(steps("detach", last_holder, gone), steps("destroy", last_holder, gone), steps("detach", parks, gone))
+"""
+    counts = list(map(int, run(code, environ).split()))
+    assert min(counts) >= 2
+
+
+def test_row_04_a_gc_killed_inside_gc_is_finished_by_the_next(environ: dict[str, str]) -> None:
+    code = """
+def leave_behind():
+    global segment
+    segment = made("dead")
+
+def after():
+    registry.gc()
+    assert files() == [], files()
+    wait(fork(leave_behind))
+    assert files() == [NAMESPACE + "~dead"]
+
+wait(fork(leave_behind))
+print(steps("gc", registry.gc, after))
+registry.gc()
+"""
+    assert int(run(code, environ)) >= 4
+
+
+def test_row_05_gcs_at_once_beside_attachers_unlink_once(environ: dict[str, str]) -> None:
+    code = """
+def leave_behind():
+    global segment
+    segment = made("x")
+
+def collect(gate, out):
+    gate.wait()
+    for name in registry.gc():
+        os.write(out, b"1")
+
+def attach(gate):
+    gate.wait()
+    try:
+        segment = registry.attach("x")
+    except SegmentNotFoundError:
+        return
+    assert set(bytes(segment.buf)) == {7}
+    assert registry.attach("x").key == segment.key
+
+for _ in range(8):
+    wait(fork(leave_behind))
+    read, write = os.pipe()
+    gate = Gate()
+    pids = [fork(collect, gate, write) for _ in range(8)] + [fork(attach, gate) for _ in range(4)]
+    gate.open()
+    os.close(write)
+    assert [wait(pid) for pid in pids] == [0] * 12
+    unlinked = len(os.read(read, 100))
+    os.close(read)
+    assert unlinked <= 1  # 0: an attacher was the last holder and took it along
+    registry.gc()
+    assert files() == [], files()
+"""
+    run(code, environ)
+
+
+def test_row_06_of_fifty_creators_of_one_name_one_wins(environ: dict[str, str]) -> None:
+    code = """
+def create(gate, stay, out):
+    gate.wait()
+    try:
+        segment = made("x", 3)
+        os.write(out, b"w")
+    except SegmentExistsError:
+        os.write(out, b"l")
+        return
+    stay.wait()
+
+read, write = os.pipe()
+gate, stay = Gate(), Gate()
+pids = [fork(create, gate, stay, write) for _ in range(50)]
+gate.open()
+answers = b""
+while len(answers) < 50:
+    answers += os.read(read, 50)
+assert answers.count(b"w") == 1, answers
+assert set(bytes(registry.attach("x").buf)) == {3}
+stay.open()
+assert [wait(pid) for pid in pids] == [0] * 50
+registry.gc()
+assert files() == []
+"""
+    run(code, environ)
+
+
+def test_row_07_a_name_made_anew_survives_the_destruction_of_the_old(environ: dict[str, str]) -> None:
+    code = """
+def drop(gate):
+    segment = registry.attach("x")
+    os.write(ready, b"x")
+    gate.wait()
+    del segment
+
+def create_anew(gate, stay, out):
+    gate.wait()
+    while True:
+        try:
+            segment = made("x", 9)
+            break
+        except SegmentExistsError:
+            os.sched_yield()
+    os.write(out, b"x")
+    stay.wait()
+
+for _ in range(25):
+    holder = Holder(made)
+    ready_read, ready = os.pipe()
+    read, write = os.pipe()
+    gate, stay = Gate(), Gate()
+    droppers = [fork(drop, gate) for _ in range(3)]
+    for _ in droppers:
+        os.read(ready_read, 1)
+    creator = fork(create_anew, gate, stay, write)
+    gate.open()
+    holder.drop()
+    assert [wait(pid) for pid in droppers] == [0] * 3
+    assert os.read(read, 1) == b"x"
+    registry.gc()
+    assert set(bytes(registry.attach("x").buf)) == {9}
+    stay.open()
+    assert wait(creator) == 0
+    registry.gc()
+    assert files() == []
+    for fd in (ready_read, ready, read, write):
+        os.close(fd)
+"""
+    run(code, environ)
+
+
+def test_row_08_the_creator_is_killed_and_the_attacher_keeps_the_array(environ: dict[str, str]) -> None:
+    code = """
+creator = Holder(made)
+attacher = Holder(attached)
+creator.kill()
+assert registry.gc() == []
+assert set(bytes(registry.attach("x").buf)) == {7}
+attacher.drop()
+assert files() == [], files()
+"""
+    run(code, environ)
+
+
+def test_row_09_an_attacher_ends_normally_and_the_array_survives_without_a_warning(
+    environ: dict[str, str], namespace: str
+) -> None:
+    code = """
+import subprocess
+creator = Holder(made)
+child = "from shmarray import registry; segment = registry.attach('x'); segment.buf[0] = 1"
+done = subprocess.run([sys.executable, "-W", "error", "-c", child], capture_output=True, text=True)
+assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+assert registry.gc() == []
+assert registry.attach("x").buf[0] == 1
+creator.drop()
+assert files() == [], files()
+"""
+    run(code, environ)
+    assert [name for name in os.listdir("/dev/shm") if name.startswith(namespace)] == []
+
+
+def test_row_11_a_stopped_holder_is_not_reclaimed(environ: dict[str, str]) -> None:
+    code = """
+holder = Holder(made)
+os.kill(holder.pid, signal.SIGSTOP)
+assert registry.gc() == []
+assert set(bytes(registry.attach("x").buf)) == {7}
+os.kill(holder.pid, signal.SIGCONT)
+holder.drop()
+"""
+    run(code, environ)
+
+
+def test_row_12_a_zombie_does_not_hold(environ: dict[str, str]) -> None:
+    code = """
+holder = Holder(made)
+os.kill(holder.pid, signal.SIGKILL)
+os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and not buried
+assert registry.gc() == ["x"]
+assert files() == []
+os.close(holder.go)
+wait(holder.pid)
+"""
+    run(code, environ)
+
+
+SMALL_MOUNT = """
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
+if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+    print("skip")
+    sys.exit()
+if libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, sys.argv[1].encode()):
+    print("skip")
+    sys.exit()
+from shmarray.errors import OutOfSharedMemoryError
+"""
+
+
+def run_small(code: str, environ: dict[str, str], options: str) -> None:
+    if run(SMALL_MOUNT + code, environ, options) == "skip\n":
+        pytest.skip("needs the right to mount a small tmpfs over /dev/shm in a mount namespace")
+
+
+def test_row_18_a_full_dev_shm_is_an_error_and_never_a_signal(environ: dict[str, str]) -> None:
+    code = """
+held = []
+try:
+    while True:
+        held.append(made(None, 1, 300_000))
+except OutOfSharedMemoryError as error:
+    assert error.nbytes >= 300_000
+    assert "/dev/shm" in str(error), error
+assert len(held) >= 10
+for segment in held:
+    segment.buf[:] = bytes(segment.nbytes)
+del segment
+count = len(held)
+held.clear()
+# What is kept for reuse makes room.
+again = made("x", 1, 3_000_000)
+del again
+registry.trim()
+assert files() == [], files()
+# A large request fails before it fills the mount.
+try:
+    registry.create(2**33, "u1")
+except OutOfSharedMemoryError as error:
+    assert error.free_nbytes >= 3_000_000, error
+assert registry.usage().free >= 3_000_000
+"""
+    run_small(code, environ, "size=4m")
+
+
+def test_row_18_without_inodes_it_is_the_same(environ: dict[str, str]) -> None:
+    code = """
+held = []
+try:
+    for i in range(100):
+        held.append(made(f"n{i}", 1, 10))
+except OutOfSharedMemoryError as error:
+    assert error.limit
+else:
+    raise AssertionError
+assert 1 < len(held) < 60, len(held)
+held.clear()
+registry.trim()
+assert files() == [], files()
+made("x")
+"""
+    run_small(code, environ, "size=4m,nr_inodes=40")
+
+
+def test_row_18_a_full_dev_shm_mounted_for_huge_pages_is_an_error_too(environ: dict[str, str]) -> None:
+    code = """
+held = made(None, 1, 4 * 2**20)
+with open("/proc/self/smaps") as file:
+    text = file.read()
+start = text.index(f"{held.address:x}-")
+assert text.index("ShmemPmdMapped:", start) > start
+held = []
+try:
+    while True:
+        held.append(made(None, 1, 6 * 2**20))
+except OutOfSharedMemoryError as error:
+    assert error.nbytes >= 6 * 2**20
+assert len(held) >= 2
+held.clear()
+registry.trim()
+made("x", 3, 20 * 2**20)
+"""
+    run_small(code, environ, "size=32m,huge=advise")
