@@ -141,3 +141,18 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         assert not opened, f"descriptors left: {opened}"
     finally:
         shmarray.config.namespace = before
+
+
+@pytest.fixture
+def pool() -> shmarray.Pool:
+    """The default pool, with two lanes whatever the machine; it lives on."""
+    before = shmarray.config.workers
+    shmarray.config.workers = 2
+    try:
+        made = shmarray.get_pool()
+        if made.lanes != 2:
+            made.close()
+            made = shmarray.get_pool()
+        return made
+    finally:
+        shmarray.config.workers = before

@@ -90,10 +90,10 @@ class Plan:
     """
 
     __slots__ = (
+        "_bound",
         "_kernels",
         "_segments",
         "_ticket",
-        "bound",
         "caller_joins",
         "in_place",
         "job",
@@ -122,12 +122,17 @@ class Plan:
         self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
         self._kernels = tuple(kernels)
         self._ticket: JobTicket | None = None
-        binder: Binder = LocalBinder(
-            {key: segment.address for key, segment in segments.items()},
-            {number: code.entry for number, code in kernels},
-        )
-        #: The job on this process's own mappings.
-        self.bound: Callable[[Lane, int], int] = job.bind(binder)
+        self._bound: Callable[[Lane, int], int] | None = None
+
+    @property
+    def bound(self) -> Callable[[Lane, int], int]:
+        """The job on this process's own mappings; made when it first runs here, which for many it never does."""
+        if self._bound is None:
+            segments = {key: reference() for key, reference in self._segments.items()}
+            addresses = {key: segment.address for key, segment in segments.items() if segment is not None}
+            binder: Binder = LocalBinder(addresses, {number: code.entry for number, code in self._kernels})
+            self._bound = self.job.bind(binder)
+        return self._bound
 
     def ticket(self) -> JobTicket:
         """The job as workers are told of it."""
@@ -162,7 +167,7 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
             raise _kernel_error(plan, outcome.failures)
         return outcome.floating_flags
     if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
-        caller = plan.bound if plan.caller_joins else None
+        caller = (plan._bound or plan.bound) if plan.caller_joins else None
         outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
         if outcome is COMPLETE:
             return 0
@@ -173,10 +178,10 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
 
 def _pool_for(plan: Plan, options: Options) -> Pool | None:
     """The pool to dispatch to; None to work alone."""
-    if current_worker() is not None:
+    if plan.private or current_worker() is not None:  # addresses of this process mean nothing to another
         return None
     pool = options.pool
-    alone = plan.n_chunks < 2 or plan.nbytes < config.parallel_nbytes or plan.private
+    alone = plan.n_chunks < 2 or plan.nbytes < config.parallel_nbytes
     if plan.caller_joins and options.timeout is None and alone:
         return None
     if pool is None:

@@ -57,7 +57,7 @@ class Crew:
     bereaved : bool
         A worker has died since somebody looked; set by the relay's thread.
     closing : bool
-        The pool is being terminated from another thread: a running call is to give up.
+        The pool is being terminated from another thread, or is the parent's: a running call is to give up.
     """
 
     def __init__(self, spin_us: int) -> None:
@@ -169,6 +169,10 @@ class Crew:
         self.workers = []
         self.relay.abandon()
         self.page.close_descriptor()
+        if self.unsettled:  # forked in a call (by a callback), which the parent goes on with: end it here, on a page apart
+            self.closing = True
+            self.page = self.caller.page = DispatchPage.create(private=True)
+            self.page.close_descriptor()
 
     # ------------------------------------------------------------------ messages
 

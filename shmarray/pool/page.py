@@ -95,6 +95,7 @@ class DispatchPage:
         """Forget a lane whose process is dead."""
         start = self.slot(lane, 0)
         self.words[start : start + SLOT_NBYTES // 8] = 0
+        self.words[self.slot(lane, CURRENT)] = -1  # its successor has begun no chunk, if it dies before it does
 
     def close_descriptor(self) -> None:
         """Give up the descriptor: nobody else will map this page."""

@@ -9,6 +9,7 @@ call starts with `recover`.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import time
@@ -130,12 +131,7 @@ class Round:
     def _look(self) -> None:
         """Between bites: deaths, the deadline, output, progress."""
         crew = self.crew
-        if crew.closing:
-            raise WorkerDiedError(
-                "the pool was terminated while it ran this call",
-                task=self.ticket.name if self.ticket is not None else "",
-                **Death(0, signal.SIGKILL, None)._asdict(),
-            )
+        self._check_open()
         for worker in crew.workers[: self.limit]:
             if not worker.alive:
                 with held_back():
@@ -151,6 +147,14 @@ class Round:
             crew.calls.cancel(crew.page.address)
             self._kill_active()
         self._show_progress()
+        self._check_open()  # a callback may have forked, and this may be the child
+
+    def _check_open(self) -> None:
+        if self.crew.closing:
+            task = self.ticket.name if self.ticket is not None else ""
+            reason = "was terminated" if self.crew.workers else "was left to the parent process"
+            facts = Death(os.getpid(), signal.SIGKILL, None)._asdict()
+            raise WorkerDiedError(f"{task}: the pool {reason} while it ran this call", task=task, **facts)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Note what a dead worker was doing, and put another in its place."""
