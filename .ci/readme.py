@@ -36,13 +36,15 @@ def command(purpose: str, readme: Path = README) -> str:
     return found[0]
 
 
-def run_example(python: str, source: str, *, namespace: str, timeout_s: float = 300) -> None:
+def run_example(python: str, source: str, *, namespace: str, timeout_s: float = 300, search_path: str = "") -> None:
     """Run one example; raise CalledProcessError, with what it printed, if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "example.py")
         script.write_text(source, encoding="utf-8")
         environment = {**os.environ, "SHMARRAY_NAMESPACE": namespace}
         environment.pop("PYTHONPATH", None)
+        if search_path:  # for a package that is not installed
+            environment["PYTHONPATH"] = search_path
         subprocess.run(
             [python, "-W", "error", str(script)],
             cwd=folder,

@@ -113,8 +113,10 @@ class Suite:
                 seconds = _turn(contestant)
                 if number >= warm_up:
                     found[contestant.name].seconds.append(seconds)
-            print(f"\r{case}: round {number + 1} of {warm_up + rounds}", end="", file=sys.stderr, flush=True)
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\r{case}: round {number + 1} of {warm_up + rounds}", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
         self.results += found.values()
         return found
 

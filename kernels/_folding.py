@@ -95,9 +95,9 @@ def _choose_accumulator(x: Any) -> Callable[..., Any] | None:
     if not isinstance(x, types.Array):
         return None
     kind: Any = x.dtype
-    if isinstance(kind, types.Boolean) or (isinstance(kind, types.Integer) and kind.signed):
+    if isinstance(kind, types.Boolean) or kind in types.signed_domain:
         return lambda x: np.int64(0)
-    if isinstance(kind, types.Integer):
+    if kind in types.unsigned_domain:
         return lambda x: np.uint64(0)
     if isinstance(kind, types.Float):
         return lambda x: -0.0  # the identity of floating-point addition: 0.0 + -0.0 would lose the sign

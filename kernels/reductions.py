@@ -180,7 +180,7 @@ def _summing(fold):
         # nan where an infinity came in: the total is right then. Zero would turn a total of -0.0 into 0.0.
         if (error == error) & (error != 0):
             total += error
-        return total if x.size > 0 else zero + 0
+        return total if x.size > 0 else as_type_of(0, zero)
 
     return block
 
@@ -229,14 +229,14 @@ def block_sum_of_squares(x):
 def block_prod(x):
     """Product of a block; 1 for an empty one. Integers wrap as NumPy's do."""
     zero = accumulator_zero(x)
-    return _fold_prod(x, zero * zero + 1, zero)
+    return _fold_prod(x, as_type_of(1, zero), zero)
 
 
 @loop
 def block_nanprod(x):
     """Product of a block with nan as one."""
     zero = accumulator_zero(x)
-    one = zero * zero + 1
+    one = as_type_of(1, zero)
     return _fold_nanprod(x, one, one)
 
 

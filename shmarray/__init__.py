@@ -50,7 +50,10 @@ if TYPE_CHECKING:
         ShmArrayError,
         WorkerDiedError,
     )
-    from shmarray.ops import ChunkInfo, chunkwise, elementwise, map_chunks, reduction
+    from shmarray.ops import ChunkInfo
+    from shmarray.ops.chunkwise import chunkwise, map_chunks
+    from shmarray.ops.elementwise import elementwise
+    from shmarray.ops.reduction import reduction
     from shmarray.pool import Pool, WorkerInfo, get_pool
 
 __all__ = [

@@ -105,8 +105,8 @@ class KernelTimeoutError(ShmArrayError, TimeoutError):
 class WorkerDiedError(ShmArrayError, RuntimeError):
     """A worker process died.
 
-    Facts: `task`, `pid`, `signal` (number or None), `exitcode`, `out_of_memory` (the kernel has ended processes for want
-    of memory meanwhile), and `chunk` where one chunk ended its worker again and again.
+    Facts: `task`, `pid`, `signal` (number or None), `exitcode`, `out_of_memory` (the kernel has ended processes for
+    want of memory meanwhile), and `chunk` where one chunk ended its worker again and again.
     """
 
 

@@ -133,6 +133,9 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         remaining = children()
         for file_name in segment_files(name):
             os.unlink(f"{DIRECTORY}/{file_name}")  # the next test is not to suffer
+        registry.gc()  # now also the lock's file has no reason to stay
+        lock = f"{DIRECTORY}/{name}~.lock"
+        assert not os.path.exists(lock), f"the namespace's lock is left: {lock}"
         assert not left, f"segments left after gc: {left}"
         assert not remaining, f"child processes left: {remaining}"
         assert not opened, f"descriptors left: {opened}"

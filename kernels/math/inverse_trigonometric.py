@@ -199,7 +199,7 @@ def arctan(x: Any) -> Any:
     Returns
     -------
     float32 or float64
-        Within 1.7 ULP; the sign of zero kept.
+        Within 1.9 ULP; the sign of zero kept.
 
     Examples
     --------
@@ -222,7 +222,7 @@ def arctan2(x: Any, y: Any) -> Any:
     Returns
     -------
     float32 or float64
-        Within 1.8 ULP; signed zeros and infinities as in IEEE 754.
+        Within 2 ULP; signed zeros and infinities as in IEEE 754.
 
     Examples
     --------

@@ -251,7 +251,7 @@ def cbrt(x: Any) -> Any:
     Examples
     --------
     >>> from shmarray.kernels.math import cbrt
-    >>> float(cbrt(-27.0))
+    >>> round(float(cbrt(-27.0)), 12)
     -3.0
     """
     return np.cbrt(x)

@@ -301,7 +301,7 @@ def open(
     SharedArray([0., 0., 0.])
     """
     if mode not in ("r+", "r", "c"):
-        hint = "; to make a new array use shmarray.empty or zeros" if mode == "w+" else ""
+        hint = "; to make a new array use shmarray.empty or zeros" if str(mode) == "w+" else ""
         raise ValueError(f"mode must be 'r+', 'r' or 'c'; got {mode!r}{hint}")
     return _over(_asserted(registry.attach(name, mode=mode, timeout_s=timeout), name, shape, dtype))
 
@@ -447,9 +447,7 @@ def _view(result: np.ndarray[Any, Any]) -> SharedArray:
 
 def _checked_shape(shape: Shape) -> tuple[int, ...]:
     try:
-        dims = (
-            (operator.index(shape),) if not isinstance(shape, Sequence) else tuple(map(operator.index, shape))
-        )
+        dims = (operator.index(shape),) if not isinstance(shape, Sequence) else tuple(map(operator.index, shape))
     except TypeError:
         try:
             dims = tuple(map(operator.index, shape))  # type: ignore[arg-type]

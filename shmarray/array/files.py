@@ -78,9 +78,7 @@ def load(
         nbytes = math.prod(shape) * dtype.itemsize
         size = os.fstat(stream.fileno()).st_size
         if size - start < nbytes:
-            raise ValueError(
-                f"{path}: cut short; shape {shape} of {dtype} takes {nbytes} bytes, it has {size - start}"
-            )
+            raise ValueError(f"{path}: cut short; shape {shape} of {dtype} takes {nbytes} bytes, it has {size - start}")
 
         def read(target: np.ndarray[Any, Any]) -> None:
             with _reporting(progress, nbytes, f"load {os.path.basename(path)}") as done:
@@ -91,14 +89,10 @@ def load(
                 else:
                     _read_bytes(stream.fileno(), start, _as_bytes(target), path, done)
 
-        return create_filled(
-            shape, dtype, name=name, keep=keep, chunks=chunks, if_exists=if_exists, fill=read
-        )
+        return create_filled(shape, dtype, name=name, keep=keep, chunks=chunks, if_exists=if_exists, fill=read)
 
 
-def save(
-    file: str | os.PathLike[str], array: Any, *, progress: Progress = False, fsync: bool = False
-) -> None:
+def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False, fsync: bool = False) -> None:
     """Write an array as a .npy file, with all cores; whole or not at all.
 
     Parameters
@@ -132,9 +126,7 @@ def save(
         path += ".npy"
     source = np.asarray(array)
     if source.dtype.hasobject:
-        raise TypeError(
-            f"{path}: dtype {source.dtype} holds Python objects, which a .npy file would have to pickle"
-        )
+        raise TypeError(f"{path}: dtype {source.dtype} holds Python objects, which a .npy file would have to pickle")
     with (
         _replacing(os.path.realpath(path), path, fsync=fsync) as stream,
         _reporting(progress, source.nbytes, f"save {os.path.basename(path)}") as done,
@@ -168,9 +160,7 @@ def _read_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], bool, n
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a .npy file that can be read: {error}") from error
     if dtype.hasobject:
-        raise ValueError(
-            f"{path}: dtype {dtype} holds Python objects, which cannot be shared; load it with numpy.load"
-        )
+        raise ValueError(f"{path}: dtype {dtype} holds Python objects, which cannot be shared; load it with numpy.load")
     return shape, fortran, dtype
 
 
@@ -213,9 +203,7 @@ def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]
     return array.reshape(-1).view(np.uint8)
 
 
-def _read_bytes(
-    fd: int, start: int, target: np.ndarray[Any, Any], path: str, done: Callable[[int], None]
-) -> None:
+def _read_bytes(fd: int, start: int, target: np.ndarray[Any, Any], path: str, done: Callable[[int], None]) -> None:
     def one(index: int) -> int:
         piece = target[index * SLICE_NBYTES : (index + 1) * SLICE_NBYTES]
         _read_fully(fd, start + index * SLICE_NBYTES, piece, path)
@@ -225,7 +213,7 @@ def _read_bytes(
 
 
 def _read_fully(fd: int, offset: int, target: np.ndarray[Any, Any], path: str) -> None:
-    rest = memoryview(target)
+    rest = memoryview(target)  # type: ignore[arg-type]
     while rest.nbytes:
         with _naming(path):
             count = os.preadv(fd, [rest], offset)
@@ -235,9 +223,7 @@ def _read_fully(fd: int, offset: int, target: np.ndarray[Any, Any], path: str) -
         offset += count
 
 
-def _write_bytes(
-    fd: int, start: int, source: np.ndarray[Any, Any], path: str, done: Callable[[int], None]
-) -> None:
+def _write_bytes(fd: int, start: int, source: np.ndarray[Any, Any], path: str, done: Callable[[int], None]) -> None:
     def one(index: int) -> int:
         piece = source[index * SLICE_NBYTES : (index + 1) * SLICE_NBYTES]
         _write_fully(fd, start + index * SLICE_NBYTES, piece, path)
@@ -247,7 +233,7 @@ def _write_bytes(
 
 
 def _write_fully(fd: int, offset: int, source: np.ndarray[Any, Any], path: str) -> None:
-    rest = memoryview(source)
+    rest = memoryview(source)  # type: ignore[arg-type]
     while rest.nbytes:
         with _naming(path):
             count = os.pwritev(fd, [rest], offset)
@@ -261,9 +247,7 @@ def _slabs(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
     return array, max(1, SLICE_NBYTES // row)
 
 
-def _read_transposed(
-    fd: int, start: int, target: np.ndarray[Any, Any], path: str, done: Callable[[int], None]
-) -> None:
+def _read_transposed(fd: int, start: int, target: np.ndarray[Any, Any], path: str, done: Callable[[int], None]) -> None:
     """From Fortran order into a C-contiguous array: slabs of the last dimension lie together in the file."""
     stored, step = _slabs(target.T)
     row = stored.nbytes // stored.shape[0]
@@ -278,9 +262,7 @@ def _read_transposed(
     run_sliced(one, -(-stored.shape[0] // step), done=done)
 
 
-def _write_gathered(
-    fd: int, start: int, source: np.ndarray[Any, Any], path: str, done: Callable[[int], None]
-) -> None:
+def _write_gathered(fd: int, start: int, source: np.ndarray[Any, Any], path: str, done: Callable[[int], None]) -> None:
     """An array that is not contiguous: each slab is gathered, then written."""
     stored, step = _slabs(source)
     row = stored.nbytes // stored.shape[0]
@@ -309,9 +291,7 @@ def _naming(path: str) -> Iterator[None]:
 def _replacing(target: str, shown: str, *, fsync: bool) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `target` when the block ends well, and is gone when it does not."""
     folder = os.path.dirname(target) or "."
-    beside = os.path.join(
-        folder, f".{os.path.basename(target)[:200]}.{os.getpid()}-{os.urandom(4).hex()}.part"
-    )
+    beside = os.path.join(folder, f".{os.path.basename(target)[:200]}.{os.getpid()}-{os.urandom(4).hex()}.part")
     with _naming(shown):
         mode = _mode_of(target)
         fd, linked = _create_nameless(folder, beside, mode)
@@ -346,9 +326,7 @@ def _create_nameless(folder: str, beside: str, mode: int | None) -> tuple[int, b
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666 if mode is None else mode)
         linked = False
     except OSError:
-        fd = os.open(
-            beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666 if mode is None else mode
-        )
+        fd = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666 if mode is None else mode)
         linked = True
     if mode is not None:
         with contextlib.suppress(OSError):

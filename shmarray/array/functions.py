@@ -159,13 +159,22 @@ def _arrays(value: Any) -> list[Array]:
 # --- versions that need no second core: they spare the copy into shared memory ------------------------------
 
 
+#: Keywords that are no arrays.
+_SIMPLE = {"axis", "dtype", "ddof"}
+
+
 def _by_own_method(name: str) -> Callable[..., Any]:
     """Reductions go through the array's method, and so through `ufunc.reduce` and the engine."""
     method = getattr(np.ndarray, name)
 
     def version(a: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(a, np.ndarray) or a.nbytes < REDUCE_NBYTES:
-            return NotImplemented  # NumPy alone is faster
+        if not isinstance(a, np.ndarray):
+            return NotImplemented
+        if a.nbytes < REDUCE_NBYTES:  # NumPy alone is faster
+            if len(args) > 1 or kwargs.keys() - _SIMPLE or type(a) is np.ndarray:
+                return NotImplemented
+            result = method(a.view(np.ndarray), *args, **kwargs)
+            return share(result).view(type(a)) if type(result) is np.ndarray else result
         if "correction" in kwargs:  # np.var and np.std call `ddof` so as well; the method does not
             if "ddof" in kwargs:
                 return NotImplemented

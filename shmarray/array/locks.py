@@ -107,6 +107,7 @@ class _SharedMutex:
         address = self._segment.lock_address
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         before = _held_depth(address)
+        recorded = False
         try:
             while True:
                 code = _lock_within(address, _bite(deadline))
@@ -120,16 +121,18 @@ class _SharedMutex:
                         timeout_s=timeout_s,
                     )
             if code not in (0, errno.EOWNERDEAD):
-                raise OSError(
-                    code, f"the lock of {_called(self._segment)} cannot be taken: {os.strerror(code)}"
-                )
+                raise OSError(code, f"the lock of {_called(self._segment)} cannot be taken: {os.strerror(code)}")
             if code == errno.EOWNERDEAD:
                 _library().pthread_mutex_consistent(ctypes.c_void_p(address))
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._segment))
+                _forget_dead_holds(self._segment)
+            _hold(self._segment)
+            recorded = True
             self._pids.append(os.getpid())
         except BaseException as error:
             # Ctrl-C may strike between the C library's success and the lines above.
             if not isinstance(error, (LockTimeoutError, OSError)) and _held_depth(address) > before:
+                if recorded:
+                    _let_go(self._segment)
                 _library().pthread_mutex_unlock(ctypes.c_void_p(address))
             raise
         return code == errno.EOWNERDEAD
@@ -137,12 +140,35 @@ class _SharedMutex:
     def release(self) -> None:
         if self._pids.pop() != os.getpid():
             return  # entered before a fork: the parent holds it, this child does not
-        code = _library().pthread_mutex_unlock(ctypes.c_void_p(self._segment.lock_address))
-        ctypes.pythonapi.Py_DecRef(ctypes.py_object(self._segment))
-        if code:
-            raise RuntimeError(
-                f"the lock of {_called(self._segment)} is released by a thread that does not hold it"
-            )
+        _let_go(self._segment)  # while the mutex is still held, which guards the count; `self` keeps the pages
+        if _library().pthread_mutex_unlock(ctypes.c_void_p(self._segment.lock_address)):
+            _hold(self._segment)
+            raise RuntimeError(f"the lock of {_called(self._segment)} is released by a thread that does not hold it")
+
+
+#: address of a mutex -> how often this process's threads hold it. Each hold is a reference to the segment
+#: that only `_let_go` drops, not the interpreter's end: the C library's list of held robust mutexes runs
+#: through its pages. Changed by the holder of the mutex alone.
+_holds: dict[int, int] = {}
+
+
+def _hold(segment: Segment) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(segment))
+    _holds[segment.lock_address] = _holds.get(segment.lock_address, 0) + 1
+
+
+def _let_go(segment: Segment) -> None:
+    left = _holds.pop(segment.lock_address, 0) - 1
+    if left > 0:
+        _holds[segment.lock_address] = left
+    if left >= 0:
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(segment))
+
+
+def _forget_dead_holds(segment: Segment) -> None:
+    """The holder has died; if it was a thread of this process, its references have nobody to drop them."""
+    for _ in range(_holds.get(segment.lock_address, 0)):
+        _let_go(segment)
 
 
 class _PrivateMutex:
@@ -227,9 +253,7 @@ def _lock_within(address: int, wait_s: float) -> int:
         return errno.ETIMEDOUT if code == errno.EBUSY else code
     if hasattr(library, "pthread_mutex_clocklock"):  # glibc 2.30 and later: no clock change disturbs it
         until = _timespec(time.clock_gettime(time.CLOCK_MONOTONIC) + wait_s)
-        return int(
-            library.pthread_mutex_clocklock(ctypes.c_void_p(address), _CLOCK_MONOTONIC, ctypes.byref(until))
-        )
+        return int(library.pthread_mutex_clocklock(ctypes.c_void_p(address), _CLOCK_MONOTONIC, ctypes.byref(until)))
     until = _timespec(time.time() + wait_s)
     return int(library.pthread_mutex_timedlock(ctypes.c_void_p(address), ctypes.byref(until)))
 

@@ -21,7 +21,7 @@ from shmarray.array import functions, handles
 from shmarray.array.locks import ArrayLock, lock_of
 from shmarray.array.results import allocate, memory_axes, share, wants_sharing
 from shmarray.array.transfer import copy_parallel
-from shmarray.array.ufuncs import call_ufunc
+from shmarray.array.ufuncs import REDUCE_NBYTES, call_ufunc
 from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
 from shmarray.segment import segment_of
@@ -50,6 +50,9 @@ _SCALARS = frozenset(
     }
 )
 
+#: Elements up to which an output is not worth the engine's attention, whatever the operands.
+_SMALL = 2048
+
 # The two places where a setting may stand, bound here: `config.inline_nbytes` costs 0.4 µs, which is a third
 # of what a small ufunc may cost over NumPy's.
 _set_values = config._values
@@ -59,8 +62,16 @@ _overrides = config._overrides.get
 def _method(function: Callable[..., Any]) -> Any:
     """A method of ndarray that asks the table for its function's version first."""
     plain = getattr(ndarray, function.__name__)
+    own = functions.implementation(function)
 
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        if self.nbytes < REDUCE_NBYTES and not args and not kwargs and functions.implementation(function) is own:
+            # No version from above: NumPy's, and nothing to unpack but the array.
+            result = plain(self.view(ndarray))
+            if type(result) is ndarray:
+                return share(result).view(SharedArray)
+            if type(result) is not tuple:
+                return result
         return functions.call_method(SharedArray, function, plain, (self, *args), kwargs)
 
     method.__name__ = function.__name__
@@ -93,9 +104,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
     __numba_array_subtype_dispatch__ = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SharedArray:
-        raise TypeError(
-            "SharedArray is not made by calling it; use shmarray.empty, zeros, ones, full, array or open"
-        )
+        raise TypeError("SharedArray is not made by calling it; use shmarray.empty, zeros, ones, full, array or open")
 
     # --- what it knows of its segment -----------------------------------------------------------------------
 
@@ -172,9 +181,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         """
         segment = segment_of(self)
         if segment is None:
-            raise ValueError(
-                "this array is private memory and has no name to remove; `del` its last view instead"
-            )
+            raise ValueError("this array is private memory and has no name to remove; `del` its last view instead")
         segment.unlink()
 
     # --- NumPy's protocols ----------------------------------------------------------------------------------
@@ -182,9 +189,9 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
     def __array_ufunc__(  # type: ignore[override]
         self, ufunc: np.ufunc, method: str, x: Any, y: Any = _MISSING, /, *rest: Any, **kwargs: Any
     ) -> Any:
-        # Small calls end here; each line was measured. Positional parameters spare unpacking a tuple, and a
-        # product of sizes bounds the result without computing its shape.
-        if not kwargs and not rest and method == "__call__":
+        # Small calls end here; each line was measured. Positional parameters spare unpacking a tuple, and a product of
+        # sizes bounds the result without computing its shape.
+        if method == "__call__" and not rest:
             plain_x, plain_y, size = x, y, 1
             if type(x) is SharedArray:
                 plain_x = x.view(ndarray)
@@ -201,12 +208,29 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             elif type(y) not in _SCALARS:
                 return call_ufunc(SharedArray, ufunc, method, (x, y), kwargs)
             if size * 16 < (config.inline_nbytes if _overrides() else _set_values["inline_nbytes"]):
-                result = ufunc(plain_x) if plain_y is _MISSING else ufunc(plain_x, plain_y)
-                if type(result) is ndarray:
-                    return result.view(SharedArray)
-                if type(result) is tuple:
-                    return tuple([r.view(SharedArray) if type(r) is ndarray else r for r in result])
-                return result
+                if not kwargs:
+                    result = ufunc(plain_x) if plain_y is _MISSING else ufunc(plain_x, plain_y)
+                    if type(result) is ndarray:
+                        return result.view(SharedArray)
+                    if type(result) is tuple:
+                        return tuple([r.view(SharedArray) if type(r) is ndarray else r for r in result])
+                    return result
+                out = kwargs.get("out", ())
+                if len(out) == 1 == len(kwargs) and type(out[0]) is SharedArray and out[0].size <= _SMALL:
+                    if plain_y is _MISSING:
+                        ufunc(plain_x, out=out[0].view(ndarray))
+                    else:
+                        ufunc(plain_x, plain_y, out=out[0].view(ndarray))
+                    return out[0]
+        elif (
+            method == "reduce"
+            and type(x) is SharedArray
+            and x.nbytes < REDUCE_NBYTES
+            and "out" not in kwargs
+            and type(kwargs.get("where")) is not SharedArray
+        ):
+            result = ufunc.reduce(x.view(ndarray), **kwargs)
+            return share(result).view(SharedArray) if type(result) is ndarray else result
         inputs = (x, *rest) if y is _MISSING else (x, y, *rest)
         return call_ufunc(SharedArray, ufunc, method, inputs, kwargs)
 
@@ -223,9 +247,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             axes = tuple(range(self.ndim))[::-1]
         else:
             axes = memory_axes(self)
-        target = (
-            allocate(self.shape, self.dtype, axes=axes) if wants_sharing(self.nbytes, self.dtype) else None
-        )
+        target = allocate(self.shape, self.dtype, axes=axes) if wants_sharing(self.nbytes, self.dtype) else None
         if target is None:
             return ndarray.copy(self, order)
         copy_parallel(target, self.view(ndarray))
@@ -269,7 +291,8 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         """As `numpy.ndarray.flatten`: always a copy; in shared memory from `config.inline_nbytes` on."""
         if order != "C" or not wants_sharing(self.nbytes, self.dtype):
             return share(self.view(ndarray).flatten(order)).view(SharedArray)
-        return self.copy("C").reshape(-1)
+        flat: SharedArray = self.copy("C").reshape(-1)  # type: ignore[assignment]
+        return flat
 
     # --- pickling -------------------------------------------------------------------------------------------
 

@@ -31,9 +31,7 @@ Array = np.ndarray[Any, Any]
 REDUCE_NBYTES = 64 * 1024
 
 
-def call_ufunc(
-    kind: type[Array], ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def call_ufunc(kind: type[Array], ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`getattr(ufunc, method)(*inputs, **kwargs)` for operands of class `kind`, which comes out too."""
     args = [x.view(np.ndarray) if isinstance(x, kind) else x for x in inputs]
     out: tuple[Any, ...] | None = kwargs.get("out")
@@ -130,14 +128,11 @@ _SCALARS = (int, float, complex, bool)
 _FORESEEN = {"out", "where", "dtype", "casting"}
 
 
-def _result_dtypes(
-    ufunc: np.ufunc, args: Sequence[Any], kwargs: dict[str, Any]
-) -> tuple[np.dtype[Any], ...] | None:
+def _result_dtypes(ufunc: np.ufunc, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[np.dtype[Any], ...] | None:
     """The dtypes of the operands of the loop that NumPy would choose; None where it would refuse."""
     # Python's numbers are weak (NEP 50): `resolve_dtypes` takes their types for that. bool is not weak.
     given = [
-        type(x) if type(x) in (int, float, complex) else np.dtype(bool) if type(x) is bool else x.dtype
-        for x in args
+        type(x) if type(x) in (int, float, complex) else np.dtype(bool) if type(x) is bool else x.dtype for x in args
     ]
     extra: dict[str, Any] = {}
     if kwargs.get("dtype") is not None:
@@ -203,7 +198,7 @@ def _engine_takes(ufunc: np.ufunc, args: list[Any], out: tuple[Array, ...], kwar
     if dtypes is None or any(x.dtype != dtype for x, dtype in zip(out, dtypes[ufunc.nin :], strict=True)):
         return False
     try:
-        return np.broadcast_shapes(shape, *(x.shape for x in arrays)) == shape
+        return bool(np.broadcast_shapes(shape, *(x.shape for x in arrays)) == shape)
     except ValueError:
         return False
 
@@ -241,7 +236,7 @@ def _accumulate(ufunc: np.ufunc, method: str, args: list[Any], kwargs: dict[str,
         if wants_sharing(array.size * dtype.itemsize, dtype):
             out = allocate(array.shape, dtype, axes=memory_axes(array))
             if out is not None:
-                return ufunc.accumulate(*args, **kwargs, out=out)
+                return ufunc.accumulate(*args, **{**kwargs, "out": out})
     return ufunc.accumulate(*args, **kwargs)
 
 

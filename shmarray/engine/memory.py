@@ -1,6 +1,7 @@
-"""Typed memory at addresses, as seen from compiled code: words, items, and views as ordinary arrays.
+"""Typed memory at addresses, as seen from compiled code: words and items.
 
-Importing this module imports numba.
+Drivers keep what they work out in words of memory rather than in tuples and arrays: each step is then one instruction
+to compile, where numba's tuples and array indexing take most of a second. Importing this module imports numba.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
-__all__ = ["read_word", "view", "write_word"]
+__all__ = [
+    "allocate",
+    "item_pointer",
+    "item_storer",
+    "read_word",
+    "release",
+    "reserve_words",
+    "write_word",
+]
 
-_i64 = ir.IntType(64)
+_i8, _i64 = ir.IntType(8), ir.IntType(64)
 
 
 def _word_pointer(builder: Any, address: Any, index: Any) -> Any:
@@ -43,31 +51,60 @@ def write_word(typingctx, address, index, value):  # type: ignore[no-untyped-def
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-def view(item: types.Type, ndim: int, layout: str, readonly: bool) -> Any:
-    """A compiled function (address, shape, strides) -> array of that type, which owns nothing.
-
-    `shape` and `strides` are tuples of `ndim` int64, strides in bytes.
-    """
-    array = types.Array(item, ndim, layout, readonly=readonly)
+def reserve_words(count: int) -> Any:
+    """A compiled function () -> address of `count` words, which last until the driver returns."""
 
     @intrinsic
-    def make_view(typingctx, address, shape, strides):  # type: ignore[no-untyped-def]
+    def reserve(typingctx):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            address, shape, strides = args
-            made = arrayobj.make_array(array)(context, builder)
-            pointer = builder.inttoptr(address, context.get_data_type(item).as_pointer())
-            itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(item)))
-            arrayobj.populate_array(
-                made,
-                data=pointer,
-                shape=cgutils.unpack_tuple(builder, shape, ndim),
-                strides=cgutils.unpack_tuple(builder, strides, ndim),
-                itemsize=itemsize,
-                meminfo=None,
-            )
-            return made._getvalue()
+            # `alloca_once` puts it into the entry block: in a loop the stack would grow with every turn.
+            return builder.ptrtoint(cgutils.alloca_once(builder, ir.ArrayType(_i64, max(1, count))), _i64)
 
-        sizes = types.UniTuple(types.int64, ndim)
-        return array(types.int64, sizes, sizes), codegen
+        return types.int64(), codegen
 
-    return make_view
+    return reserve
+
+
+@intrinsic
+def allocate(typingctx, nbytes):  # type: ignore[no-untyped-def]
+    """Memory of the C library's; 0 when there is none."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(_i8.as_pointer(), [_i64])
+        memory = builder.call(cgutils.get_or_insert_function(builder.module, kind, "malloc"), args)
+        return builder.ptrtoint(memory, _i64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def release(typingctx, address):  # type: ignore[no-untyped-def]
+    """Give back what `allocate` gave."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(ir.VoidType(), [_i8.as_pointer()])
+        free = cgutils.get_or_insert_function(builder.module, kind, "free")
+        builder.call(free, [builder.inttoptr(args[0], _i8.as_pointer())])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def item_pointer(context: Any, builder: Any, item: types.Type, address: Any) -> Any:
+    """While code is made: an address as a pointer to an item as it lies in an array."""
+    return builder.inttoptr(address, context.data_model_manager[item].get_data_type().as_pointer())
+
+
+def item_storer(item: types.Type) -> Any:
+    """A compiled function (address, value) that casts the value to the item's type and puts it there."""
+
+    @intrinsic
+    def store(typingctx, address, value):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            stored = context.cast(builder, args[1], signature.args[1], item)
+            context.pack_value(builder, item, stored, item_pointer(context, builder, item, args[0]))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, value), codegen
+
+    return store

@@ -15,7 +15,7 @@ from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
-from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, ProbeJob, UfuncJob
+from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, ProbeJob, UfuncJob, UfuncReductionJob
 
 __all__ = [
     "default_chunks",
@@ -26,6 +26,7 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_ufunc",
+    "plan_ufunc_reduction",
 ]
 
 
@@ -217,6 +218,22 @@ def plan_ufunc(
     )
     nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
     return Plan(ufunc.__name__, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=True)
+
+
+def plan_ufunc_reduction(
+    ufunc: np.ufunc, array: Array, partials: Array, grid: ChunkGrid, axes: tuple[int, ...]
+) -> Plan:
+    """A plan that reduces each chunk of a grid into its place among `partials`."""
+    source, target = Operand.of(array), Operand.of(partials)
+    job = UfuncReductionJob(
+        ufunc,
+        ArraySpec.of(source, array.shape, writable=False),
+        ArraySpec.of(target, partials.shape, writable=True),
+        grid,
+        axes,
+    )
+    name = f"{ufunc.__name__}.reduce"
+    return Plan(name, len(grid), array.nbytes, job, [source, target], in_place=False, caller_joins=True)
 
 
 def _specs(

@@ -16,7 +16,7 @@ from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
 from shmarray.pool import Lane
 
-__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "ProbeJob", "UfuncJob"]
+__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "ProbeJob", "UfuncJob", "UfuncReductionJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,27 +196,55 @@ class UfuncJob:
         outputs = [spec.view(binder) for spec in self.outputs]
         where = self.where.view(binder) if isinstance(self.where, ArraySpec) else self.where
 
-        def run(lane: Lane, budget_ns: int) -> int:
-            noted = 0
+        def do(index: int) -> None:
+            core = grid.slices(index)
+            parts = [value[core] if isinstance(value, np.ndarray) else value for value in values]
+            out = tuple(output[core] for output in outputs)
+            here = where[core] if isinstance(where, np.ndarray) else where
+            ufunc(*parts, out=out, where=here)
 
-            def note(kind: str, flag: int) -> None:
-                nonlocal noted
-                noted |= flag
+        return _noting_flags(_claiming(do))
 
-            def do(index: int) -> None:
-                core = grid.slices(index)
-                parts = [value[core] if isinstance(value, np.ndarray) else value for value in values]
-                out = tuple(output[core] for output in outputs)
-                here = where[core] if isinstance(where, np.ndarray) else where
-                ufunc(*parts, out=out, where=here)
 
-            with np.errstate(all="call", call=note):
-                try:
-                    return _claiming(do)(lane, budget_ns)
-                finally:
-                    lane.note_floating_flags(noted)
+@dataclass(frozen=True, slots=True)
+class UfuncReductionJob:
+    """A ufunc's `reduce` of each chunk; partial results stand where their chunk stands in the grid."""
 
-        return run
+    ufunc: np.ufunc
+    array: ArraySpec
+    partials: ArraySpec
+    grid: ChunkGrid
+    axes: tuple[int, ...]
+
+    def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
+        ufunc, grid, axes = self.ufunc, self.grid, self.axes
+        array, partials = self.array.view(binder), self.partials.view(binder)
+
+        def do(index: int) -> None:
+            core, position = grid.slices(index), grid.position(index)
+            place = tuple(slice(p, p + 1) if i in axes else core[i] for i, p in enumerate(position))
+            ufunc.reduce(array[core], axis=axes, dtype=partials.dtype, out=partials[place], keepdims=True)
+
+        return _noting_flags(_claiming(do))
+
+
+def _noting_flags(run: Callable[[Lane, int], int]) -> Callable[[Lane, int], int]:
+    """The same loop with NumPy's floating-point errors noted on the lane, for the caller to act on."""
+
+    def noting(lane: Lane, budget_ns: int) -> int:
+        noted = 0
+
+        def note(kind: str, flag: int) -> None:
+            nonlocal noted
+            noted |= flag
+
+        with np.errstate(all="call", call=note):
+            try:
+                return run(lane, budget_ns)
+            finally:
+                lane.note_floating_flags(noted)
+
+    return noting
 
 
 _PROBE_HEADER = 4096

@@ -21,17 +21,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numba.np.numpy_support import as_dtype
 
 from shmarray import jit
-from shmarray.engine.memory import read_word, view
+from shmarray.engine.calls import emit_call, resolve
+from shmarray.engine.loops import Row, emit_rows
+from shmarray.engine.memory import item_pointer, item_storer, read_word
 from shmarray.pool.atomics import monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
 __all__ = ["make_column_driver", "make_row_driver"]
 
 _STRIPES_FROM = 64  # a shorter row is folded straight
+_compiled = numba.njit(**jit.options())
 
 
 def make_row_driver(
@@ -39,40 +46,40 @@ def make_row_driver(
 ) -> Callable[[int, int, int, int], int]:
     """For arrays whose last dimension is reduced: fold along rows.
 
-    A row is cut into eight stripes that are folded side by side (the processor overlaps eight chains of dependent
-    operations) and combined in order; so `combine` needs to be associative, and nothing needs to commute.
+    A row of floating-point numbers is cut into eight stripes that are folded side by side (the processor overlaps eight
+    chains of dependent operations) and combined in order; so `combine` needs to be associative, and nothing needs to
+    commute. Folds of whole numbers go straight on: there the compiler itself may reorder, and makes vector code of a
+    plain loop where it can.
     """
-    import numba
-
-    items = view(item, 1, "A", True)
-    partials_view = view(accumulator, 1, "C", False)
-    compiled = numba.njit(**jit.options())
-    cast = _make_cast(accumulator)
-    offset_of = _make_offset()
+    fold_straight = _make_fold_straight(fold, item, accumulator)
+    step_in = _make_fold(fold, item, accumulator)
+    join = _make_combine(combine, accumulator)
+    start_of = _make_start(identity, accumulator)
+    store = item_storer(accumulator)
     acc_size = as_dtype(accumulator).itemsize
+    striped = not isinstance(accumulator, types.Integer | types.Boolean)
 
-    @compiled
-    def fold_row(x, first, n, acc):  # type: ignore[no-untyped-def]
-        done = first
-        if n >= _STRIPES_FROM:
+    @_compiled
+    def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
+        if striped and n >= _STRIPES_FROM:
             m = n // 8
-            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = cast(identity)
-            for i in range(first, first + m):
-                a0 = cast(fold(a0, x[i]))
-                a1 = cast(fold(a1, x[i + m]))
-                a2 = cast(fold(a2, x[i + 2 * m]))
-                a3 = cast(fold(a3, x[i + 3 * m]))
-                a4 = cast(fold(a4, x[i + 4 * m]))
-                a5 = cast(fold(a5, x[i + 5 * m]))
-                a6 = cast(fold(a6, x[i + 6 * m]))
-                a7 = cast(fold(a7, x[i + 7 * m]))
-            left = cast(combine(cast(combine(a0, a1)), cast(combine(a2, a3))))
-            right = cast(combine(cast(combine(a4, a5)), cast(combine(a6, a7))))
-            acc = cast(combine(acc, cast(combine(left, right))))
-            done = first + 8 * m
-        for i in range(done, first + n):
-            acc = cast(fold(acc, x[i]))
-        return acc
+            stripe = m * step
+            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = start_of()
+            for _ in range(m):
+                a0 = step_in(a0, x)
+                a1 = step_in(a1, x + stripe)
+                a2 = step_in(a2, x + 2 * stripe)
+                a3 = step_in(a3, x + 3 * stripe)
+                a4 = step_in(a4, x + 4 * stripe)
+                a5 = step_in(a5, x + 5 * stripe)
+                a6 = step_in(a6, x + 6 * stripe)
+                a7 = step_in(a7, x + 7 * stripe)
+                x += step
+            left, right = join(join(a0, a1), join(a2, a3)), join(join(a4, a5), join(a6, a7))
+            acc = join(acc, join(left, right))
+            x += 7 * stripe
+            n -= 8 * m
+        return fold_straight(acc, x, step, n)
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         started = monotonic_ns()
@@ -91,20 +98,18 @@ def make_row_driver(
             kept_stop = min(n_kept, kept_first + kept_step)
             reduced_first = index // n_ranges * reduced_step
             reduced_stop = min(n_reduced, reduced_first + reduced_step)
-            row = index // n_ranges * n_kept
-            partials = partials_view(read_word(block, 4), ((row + kept_stop),), (acc_size,))
+            partials = read_word(block, 4) + index // n_ranges * n_kept * acc_size
             for kept in range(kept_first, kept_stop):
-                start = array + offset_of(block + 64, n_kept_dims, kept)
-                acc = cast(identity)
+                start = array + _offset(block + 64, n_kept_dims, kept)
+                acc = start_of()
                 here = reduced_first
                 while here < reduced_stop:
                     column = here % row_extent
                     n = min(row_extent - column, reduced_stop - here)
-                    address = start + offset_of(reduced_dims, n_reduced_dims - 1, here // row_extent)
-                    x = items(address, (column + n,), (row_stride,))
-                    acc = fold_row(x, column, n, acc)
+                    row = start + _offset(reduced_dims, n_reduced_dims - 1, here // row_extent)
+                    acc = fold_row(row + column * row_stride, row_stride, n, acc)
                     here += n
-                partials[row + kept] = acc
+                store(partials + kept * acc_size, acc)
             finish(page, lane, index)
             if over_budget(started, budget_ns):
                 return 1
@@ -116,12 +121,10 @@ def make_column_driver(
     fold: Any, identity: Any, item: types.Type, accumulator: types.Type
 ) -> Callable[[int, int, int, int], int]:
     """For arrays whose last dimension is kept: fold row by row into a row of accumulators."""
-    items = view(item, 1, "A", True)
-    packed_items = view(item, 1, "C", True)
-    partials_view = view(accumulator, 1, "C", False)
-    cast = _make_cast(accumulator)
-    offset_of = _make_offset()
-    acc_size, item_size = as_dtype(accumulator).itemsize, as_dtype(item).itemsize
+    store = item_storer(accumulator)
+    fold_columns = _make_fold_columns(fold, item, accumulator)
+    start_of = _make_start(identity, accumulator)
+    acc_size = as_dtype(accumulator).itemsize
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         started = monotonic_ns()
@@ -145,20 +148,13 @@ def make_column_driver(
             while kept < kept_stop:  # a stretch within one row of the last kept dimension
                 column = kept % row_extent
                 n = min(row_extent - column, kept_stop - kept)
-                start = array + offset_of(block + 64, n_kept_dims - 1, kept // row_extent) + column * row_stride
-                accs = partials_view(partials + kept * acc_size, (n,), (acc_size,))
+                start = array + _offset(block + 64, n_kept_dims - 1, kept // row_extent) + column * row_stride
+                accs = partials + kept * acc_size
                 for j in range(n):
-                    accs[j] = cast(identity)
+                    store(accs + j * acc_size, start_of())
                 for reduced in range(reduced_first, reduced_stop):
-                    address = start + offset_of(reduced_dims, n_reduced_dims, reduced)
-                    if row_stride == item_size:
-                        packed = packed_items(address, (n,), (item_size,))
-                        for j in range(n):
-                            accs[j] = cast(fold(accs[j], packed[j]))
-                    else:
-                        x = items(address, (n,), (row_stride,))
-                        for j in range(n):
-                            accs[j] = cast(fold(accs[j], x[j]))
+                    x = start + _offset(reduced_dims, n_reduced_dims, reduced)
+                    fold_columns(accs, x, row_stride, n)
                 kept += n
             finish(page, lane, index)
             if over_budget(started, budget_ns):
@@ -167,33 +163,114 @@ def make_column_driver(
     return driver
 
 
-def _make_offset() -> Any:
-    """A compiled function (dimensions, how many, flat index) -> offset in bytes; dimensions are (extent, stride)
-    words."""
-    import numba
-
-    @numba.njit(**jit.options())
-    def offset(dims, n_dims, index):  # type: ignore[no-untyped-def]
-        total = 0
-        for back in range(n_dims):
-            d = n_dims - 1 - back
-            extent = read_word(dims, 2 * d)
-            total += index % extent * read_word(dims, 2 * d + 1)
-            index //= extent
-        return total
-
-    return offset
+@_compiled
+def _offset(dims, n_dims, index):  # type: ignore[no-untyped-def]
+    """From how many (extent, stride) dimensions and a flat index to an offset in bytes."""
+    total = 0
+    for back in range(n_dims):
+        d = n_dims - 1 - back
+        extent = read_word(dims, 2 * d)
+        total += index % extent * read_word(dims, 2 * d + 1)
+        index //= extent
+    return total
 
 
-def _make_cast(accumulator: types.Type) -> Any:
-    """A compiled cast to the accumulator's type."""
-    from numba.extending import intrinsic
+def _make_fold(fold: Any, item: types.Type, accumulator: types.Type) -> Any:
+    """A compiled function (accumulator, address of an item) -> the accumulator with that item."""
 
     @intrinsic
-    def cast(typingctx, value):  # type: ignore[no-untyped-def]
+    def step_in(typingctx, acc, address):  # type: ignore[no-untyped-def]
+        resolved = resolve(typingctx, fold, (accumulator, item))
+
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            return context.cast(builder, args[0], signature.args[0], accumulator)
+            value = context.unpack_value(builder, item, item_pointer(context, builder, item, args[1]))
+            folded = emit_call(context, builder, fold, resolved, (args[0], value))
+            return context.cast(builder, folded, resolved.return_type, accumulator)
 
-        return accumulator(value), codegen
+        return accumulator(accumulator, types.int64), codegen
 
-    return cast
+    return step_in
+
+
+def _make_fold_straight(fold: Any, item: types.Type, accumulator: types.Type) -> Any:
+    """A compiled function (accumulator, address, step, n) -> the accumulator with n items."""
+
+    @intrinsic
+    def fold_straight(typingctx, acc, x, step, n):  # type: ignore[no-untyped-def]
+        resolved = resolve(typingctx, fold, (accumulator, item))
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            acc = cgutils.alloca_once_value(builder, args[0])
+
+            def turn(row: Row) -> None:
+                with row.accesses(builder):
+                    value = context.unpack_value(builder, item, row.places[0])
+                folded = emit_call(context, builder, fold, resolved, (builder.load(acc), value))
+                builder.store(context.cast(builder, folded, resolved.return_type, accumulator), acc)
+
+            emit_rows(context, builder, [item], [args[1]], [args[2]], args[3], turn)
+            return builder.load(acc)
+
+        return accumulator(accumulator, types.int64, types.int64, types.int64), codegen
+
+    return fold_straight
+
+
+def _make_fold_columns(fold: Any, item: types.Type, accumulator: types.Type) -> Any:
+    """A compiled function (accumulators, items, step, n) that folds n items into as many accumulators."""
+    acc_size = as_dtype(accumulator).itemsize
+
+    @intrinsic
+    def fold_columns(typingctx, accs, x, step, n):  # type: ignore[no-untyped-def]
+        resolved = resolve(typingctx, fold, (accumulator, item))
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            accs, x, step, n = args
+
+            def turn(row: Row) -> None:
+                acc_place, place = row.places
+                with row.accesses(builder):
+                    acc = context.unpack_value(builder, accumulator, acc_place)
+                    value = context.unpack_value(builder, item, place)
+                folded = emit_call(context, builder, fold, resolved, (acc, value))
+                folded = context.cast(builder, folded, resolved.return_type, accumulator)
+                with row.accesses(builder):
+                    context.pack_value(builder, accumulator, folded, acc_place)
+
+            steps = [ir.IntType(64)(acc_size), step]
+            emit_rows(context, builder, [accumulator, item], [accs, x], steps, n, turn)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+    return fold_columns
+
+
+def _make_combine(combine: Any, accumulator: types.Type) -> Any:
+    """A compiled function (accumulator, accumulator) -> both joined."""
+
+    @intrinsic
+    def join(typingctx, one, other):  # type: ignore[no-untyped-def]
+        resolved = resolve(typingctx, combine, (accumulator, accumulator))
+
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            joined = emit_call(context, builder, combine, resolved, args)
+            return context.cast(builder, joined, resolved.return_type, accumulator)
+
+        return accumulator(accumulator, accumulator), codegen
+
+    return join
+
+
+def _make_start(identity: Any, accumulator: types.Type) -> Any:
+    """A compiled function () -> the identity."""
+    value = as_dtype(accumulator).type(identity)
+
+    @intrinsic
+    def start_of(typingctx):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return context.get_constant_generic(builder, accumulator, value)
+
+        return accumulator(), codegen
+
+    return start_of

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
+from shmarray import registry
+from shmarray.chunks import ChunkGrid, normalize_chunks
 from shmarray.engine.execution import run
 from shmarray.engine.floating import report
 from shmarray.engine.operands import Array, overlap, same_elements
-from shmarray.engine.planning import plan_ufunc
+from shmarray.engine.planning import plan_ufunc, plan_ufunc_reduction
+from shmarray.errors import OutOfSharedMemoryError
 
 __all__ = ["apply_ufunc", "reduce_ufunc"]
 
@@ -45,6 +49,75 @@ def apply_ufunc(ufunc: np.ufunc, inputs: Sequence[Any], outputs: Sequence[Array]
     report(flags, ufunc.__name__)
 
 
-def reduce_ufunc(ufunc: np.ufunc, array: Array, **options: Any) -> Any:
-    """No ufunc's `reduce` is done in parallel yet: `NotImplemented`, so that NumPy does it on the same memory."""
-    return NotImplemented
+#: Elements that one call of a ufunc's `reduce` takes. Part of what a result's bits depend on.
+_REDUCED_ITEMS = 1 << 17
+
+#: Ufuncs whose `reduce` may be taken apart: associative, and of the same dtype at every step.
+_ASSOCIATIVE = frozenset(
+    {
+        np.add,
+        np.multiply,
+        np.maximum,
+        np.minimum,
+        np.fmax,
+        np.fmin,
+        np.logical_and,
+        np.logical_or,
+        np.logical_xor,
+        np.bitwise_and,
+        np.bitwise_or,
+        np.bitwise_xor,
+    }
+)
+
+
+def reduce_ufunc(
+    ufunc: np.ufunc,
+    array: Array,
+    *,
+    axis: int | tuple[int, ...] | None = 0,
+    dtype: Any = None,
+    out: Array | None = None,
+    keepdims: bool = False,
+    initial: Any = np._NoValue,
+    where: Any = True,
+) -> Any:
+    """`ufunc.reduce` across the workers of the default pool.
+
+    The array is cut into a grid that depends on its shape alone. NumPy reduces each chunk (pairwise, for sums), then
+    the partial results in the order of the grid: the same bits for any number of workers.
+
+    Parameters
+    ----------
+    ufunc : numpy.ufunc
+    array : ndarray
+        A plain view of a shared array.
+    axis, dtype, out, keepdims, initial, where
+        As in NumPy.
+
+    Returns
+    -------
+    ndarray, scalar, `out`, or NotImplemented
+        The last where taking apart is not the same as NumPy's whole, or not worth it.
+    """
+    plainly = initial is np._NoValue and where is True and array.dtype.kind in "biufc" and array.dtype != np.float16
+    if ufunc not in _ASSOCIATIVE or not plainly or array.size <= _REDUCED_ITEMS:
+        return NotImplemented
+    axes = normalize_axis_tuple(range(array.ndim) if axis is None else axis, array.ndim)
+    chunks = normalize_chunks(None, array.shape, 1, _REDUCED_ITEMS)
+    grid = ChunkGrid(array.shape, chunks)
+    # One element is enough to see the dtype that NumPy accumulates in.
+    kind = ufunc.reduce(array[(slice(0, 1),) * array.ndim], axis=None, dtype=dtype).dtype
+    if kind == np.float16 or kind.hasobject:
+        return NotImplemented
+    counts = tuple(grid.counts[i] if i in axes else extent for i, extent in enumerate(array.shape))
+    try:
+        partials = np.asarray(registry.create(counts, kind)).view(kind).reshape(counts)
+    except OutOfSharedMemoryError:
+        # The grid decides the bits, so it is kept: the caller alone works through it in private memory.
+        partials = np.empty(counts, kind)
+    flags = run(plan_ufunc_reduction(ufunc, array, partials, grid, axes))
+    given: dict[str, Any] = {} if out is None else {"out": out}
+    result = ufunc.reduce(partials, axis=axes, dtype=kind, keepdims=keepdims, **given)
+    report(flags, "reduce")
+    return result

@@ -54,8 +54,8 @@ def code_key(key: Any) -> Fingerprint:
 
 
 @functools.cache
-def _fixed() -> tuple[Any, ...]:
-    return (
+def _fixed() -> Fingerprint:
+    parts = (
         sys.implementation.cache_tag,
         sys.hexversion,
         np.__version__,
@@ -67,6 +67,7 @@ def _fixed() -> tuple[Any, ...]:
         __version__,
         _stamps(),
     )
+    return fingerprint(parts)
 
 
 def _stamps() -> tuple[Any, ...]:

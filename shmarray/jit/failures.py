@@ -34,8 +34,8 @@ _CALLED = re.compile(r"Function\(<(?:built-in function|ufunc|function|class) '?(
 def compile_error(error: BaseException, function: object) -> KernelCompileError:
     """Return the error to raise (from `error`) when `function` does not compile.
 
-    Its facts are `kernel` (the function's name), `filename` and `lineno`: of the offending line where numba names
-    one outside itself, be it in a function that the kernel calls; else of the kernel.
+    Its facts are `kernel` (the function's name), `filename` and `lineno`: of the offending line where numba
+    names one outside itself, be it in a function that the kernel calls; else of the kernel.
     """
     python = getattr(function, "py_func", function)
     kernel = getattr(python, "__qualname__", repr(python))
@@ -59,7 +59,7 @@ def _place(error: BaseException, text: str, code: Any) -> tuple[str, int]:
             absolute = os.path.abspath(filename)
             found = absolute if os.path.exists(absolute) else filename
             return found, int(match["line"] or match["line_at"])
-    location = getattr(error, "loc", None)
+    location: Any = getattr(error, "loc", None)
     if isinstance(getattr(location, "line", None), int) and _NUMBA not in str(location.filename):
         return str(location.filename), int(location.line)
     return getattr(code, "co_filename", "<unknown>"), int(getattr(code, "co_firstlineno", 0))

@@ -322,7 +322,7 @@ _PLAIN: dict[type, Callable[[Any], bytes]] = {
 }
 
 #: Options of a user's own `@njit` that survive: they change what the function means or how it is inlined.
-KEPT_OPTIONS = ("fastmath", "inline", "forceinline")
+KEPT_OPTIONS = ("fastmath", "inline")
 
 
 def _path(value: Any) -> bytes:

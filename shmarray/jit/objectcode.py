@@ -92,8 +92,8 @@ def extract(
     Raises
     ------
     UnshippableError
-        The code refers to memory of this process that is none of `tables` (a ctypes or cffi function, say), or
-        its environment has constants that do not pickle.
+        The code refers to memory of this process that is none of `tables` (a ctypes or cffi function, say),
+        or its environment has constants that do not pickle.
     """
     library, description = compiled.library, compiled.fndesc
     names = _variables(library._final_module)
@@ -102,7 +102,8 @@ def extract(
         elf, recursive, names = _with_recursive(library, libraries)
     else:
         elf = library._get_compiled_object()
-    initialisers = [*compiled.reload_init, *library._reload_init]
+    # On the library only in newer versions of numba; what needs it are calls to parallel code.
+    initialisers = [*compiled.reload_init, *getattr(library, "_reload_init", ())]
     needed = set(_undefined_symbols(elf)) - {_RECURSION_PREFIX + name for name in recursive}
     return ObjectCode(
         name=description.qualname,
@@ -145,8 +146,8 @@ def _find_table(symbol: str, tables: Sequence[np.ndarray[Any, Any]]) -> tuple[st
 def _with_recursive(library: Any, others: Iterable[Any]) -> tuple[bytes, tuple[str, ...], list[str]]:
     """The machine code with the functions in it that it calls through pointers only; these; all variables.
 
-    Nothing else in the code names these functions, so the optimiser has dropped them, or never had them: they are
-    linked in from the libraries that numba keeps.
+    Nothing else in the code names these functions, so the optimiser has dropped them, or never had them: they
+    are linked in from the libraries that numba keeps.
     """
     sources = [*_libraries(library), *others]
     module = library._final_module.clone()
@@ -169,7 +170,9 @@ def _variables(module: Any) -> list[str]:
 
 def _recursive_names(module: Any) -> set[str]:
     return {
-        name.removeprefix(_RECURSION_PREFIX) for name in _variables(module) if name.startswith(_RECURSION_PREFIX)
+        name.removeprefix(_RECURSION_PREFIX)
+        for name in _variables(module)
+        if name.startswith(_RECURSION_PREFIX)
     }
 
 

@@ -11,13 +11,16 @@ from typing import Any
 __all__ = ["options"]
 
 
-def options(*, debug: bool = False) -> dict[str, Any]:
+def options(*, debug: bool = False, inlined: bool = False) -> dict[str, Any]:
     """Return the keyword arguments for numba's compiler.
 
     Parameters
     ----------
     debug
         Check array bounds: an index out of range raises `IndexError` instead of reading what lies there.
+    inlined
+        For what a loop calls per element: LLVM vectorises a loop only when it sees all of its body, and on
+        its own stops inlining at a few elementary functions.
 
     Returns
     -------
@@ -32,4 +35,5 @@ def options(*, debug: bool = False) -> dict[str, Any]:
     (True, True)
     """
     # boundscheck is spelled out: left away, numba takes it from the environment (NUMBA_BOUNDSCHECK).
-    return {"nogil": True, "error_model": "numpy", "boundscheck": bool(debug)}
+    chosen = {"nogil": True, "error_model": "numpy", "boundscheck": bool(debug)}
+    return {**chosen, "forceinline": True} if inlined else chosen

@@ -1,8 +1,9 @@
 """How does what machine code needs travel, and a function whose machine code cannot?
 
-Arrays that the code reads in place keep their strides, which are constants in it. A function goes by value, with cloudpickle, except that numba's dispatchers are pickled in two steps. Numba reduces a
-dispatcher to its function, and a recursive function holds its own dispatcher among its globals: pickling that
-never ends.
+Arrays that the code reads in place keep their strides, which are constants in it. A function goes by value,
+with cloudpickle, except that numba's dispatchers are pickled in two steps: numba reduces a dispatcher to its
+function, and a recursive function holds its own dispatcher among its globals, so that pickling would never
+end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Table = np.ndarray[Any, Any]
 
 
 def pack_tables(tables: Sequence[Table]) -> tuple[Any, ...]:
-    """Return what to pickle for arrays: themselves (a SharedArray: its handle) where that keeps their strides."""
+    """Return what to pickle for arrays: themselves (a SharedArray: its handle) where it keeps the strides."""
     return tuple(
         (np.ascontiguousarray(table), table.strides)
         if type(table) is np.ndarray and not (table.flags.c_contiguous or table.flags.f_contiguous)

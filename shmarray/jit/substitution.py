@@ -25,7 +25,6 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NopythonTypeInference
-from numba.core.registry import cpu_target
 from numba.core.untyped_passes import InlineInlinables
 
 from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
@@ -36,21 +35,10 @@ __all__ = ["Family", "KernelDispatcher", "libraries", "substitutes"]
 
 def substitutes() -> Mapping[Any, Any]:
     """Return the table: NumPy's or `math`'s function -> what numba is to call instead."""
-    from importlib import import_module
+    # By name and late: the table's functions import the numba that this module is part of loading.
+    from shmarray.kernels.math import SUBSTITUTES
 
-    fresh = "shmarray.kernels.math" not in sys.modules
-    try:
-        table: Mapping[Any, Any] = import_module("shmarray.kernels.math").SUBSTITUTES
-    except ModuleNotFoundError as error:
-        if error.name not in ("shmarray.kernels", "shmarray.kernels.math"):
-            raise
-        return {}  # a build without the kernels: NumPy's functions stay
-    if fresh:
-        # The overloads that the import registered are unknown to numba until it looks; it does so by itself only at the
-        # start of a compilation, and this is the middle of one.
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
-    return table
+    return SUBSTITUTES
 
 
 _families: weakref.WeakSet[Family] = weakref.WeakSet()
@@ -95,7 +83,7 @@ class Family:
         python, kept, local_types = _parts(function)
         found = self._members.get((python, repr(kept)))
         if found is None:
-            targetoptions = {"nopython": True, **options(debug=self.debug), **kept}
+            targetoptions = {"nopython": True, **options(debug=self.debug, inlined=True), **kept}
             found = KernelDispatcher(python, dict(local_types), targetoptions, self.pipeline)
             self.admit(found)
         return found
@@ -178,7 +166,7 @@ class _AdoptCallees(FunctionPass):  # type: ignore[misc]
 
 
 def _constant(function_ir: Any, value: Any) -> tuple[bool, Any]:
-    """The Python object that an expression of the IR stands for, where it is a global, a cell, or one of a module."""
+    """The Python object that an expression of the IR stands for: a global, a cell, or one of a module."""
     if isinstance(value, ir.Global | ir.FreeVar):
         return True, value.value
     if isinstance(value, ir.Expr) and value.op == "getattr":
@@ -211,7 +199,7 @@ def _adopt(value: Any, family: Family, typing_context: Any) -> Any:
 
 
 def _is_others(function: python_types.FunctionType) -> bool:
-    """Whether it is Python's or NumPy's: what numba does not know of these, it says so better than their insides."""
+    """Whether it is Python's or NumPy's: numba says better what it does not know than their insides do."""
     package = function.__module__.partition(".")[0] if function.__module__ else ""
     return package != "__main__" and (package in ("numpy", "numba") or package in sys.stdlib_module_names)
 
@@ -234,7 +222,11 @@ class _SubstituteMath(FunctionPass):  # type: ignore[misc]
                 call = statement.value if isinstance(statement, ir.Assign) else None
                 called = _called(call, state.typemap) if isinstance(call, ir.Expr) else None
                 if called is not None:
-                    table = substitutes() if table is None else table
+                    if table is None:
+                        table = substitutes()
+                        # Its import, here for the first time perhaps, registers overloads.
+                        state.typingctx.refresh()
+                        state.targetctx.refresh()
                     replaced = _replace(call, _lookup(table, called[0]), called[1], block.scope, state)
                     if replaced is not None:
                         body.append(replaced[0])

@@ -35,13 +35,14 @@ class PlanMemory:
     def __init__(self) -> None:
         self._plans: OrderedDict[tuple[int, ...], _Remembered] = OrderedDict()
 
-    def find(self, arrays: tuple[Any, ...]) -> Plan | None:
+    def find(self, arguments: tuple[Any, ...]) -> Plan | None:
         """The plan of a call with these arguments; identity decides."""
-        remembered = self._plans.get(tuple(map(id, arrays)))
+        remembered = self._plans.get(tuple(map(id, arguments)))
         if remembered is None:
             return None
-        for reference, fact, array in zip(remembered.arrays, remembered.facts, arrays, strict=True):
-            if array is None or reference() is not array or fact != (array.shape, array.strides, array.dtype):
+        for reference, fact, array in zip(remembered.arrays, remembered.facts, arguments, strict=True):
+            alive: Any = reference()
+            if alive is not array or fact != (array.shape, array.strides, array.dtype):
                 return None
         return remembered.plan
 

@@ -34,7 +34,7 @@ from shmarray.errors import (
 )
 from shmarray.registry import reclaim
 from shmarray.registry.names import check_name, is_private, new_private_name, public_name
-from shmarray.registry.reserve import reserve
+from shmarray.registry.reserve import heeds_huge_advice, populate, reserve
 from shmarray.registry.store import hide, store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -284,27 +284,25 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
         if file_name is None or status.st_nlink:
             break
         os.close(fd)  # a gc came between the making and the lock, and took it for a dead one
+    address = 0
     try:
         if ARMED:
             reach("create.reserve")
-        reserve(fd, length)
+        populated = False
+        if length >= _HUGE_NBYTES and heeds_huge_advice():
+            os.ftruncate(fd, length)
+            address = _map(fd, length)
+            populated = populate(address, length)
+        if not populated:
+            reserve(fd, length)
         if ARMED:
             reach("create.map")
-        try:
-            address = libc.map_descriptor(fd, length, writable=True)
-        except OSError as error:
-            raise OutOfSharedMemoryError(
-                f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-                "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-                nbytes=length,
-                free_nbytes=0,
-                limit="address space",
-            ) from error
+        address = address or _map(fd, length)
     except BaseException:
+        if address:
+            libc.unmap(address, length)
         _close_new(fd, file_name)
         raise
-    if length >= _HUGE_NBYTES:
-        libc.advise_huge(address, length)
     mapping = Mapping(
         address=address,
         length=length,
@@ -320,6 +318,22 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     mapping.linkable = file_name is None
     mapping.fresh = True
     return mapping
+
+
+def _map(fd: int, length: int) -> int:
+    try:
+        address = libc.map_descriptor(fd, length, writable=True)
+    except OSError as error:
+        raise OutOfSharedMemoryError(
+            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
+            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+            nbytes=length,
+            free_nbytes=0,
+            limit="address space",
+        ) from error
+    if length >= _HUGE_NBYTES:
+        libc.advise_huge(address, length)
+    return address
 
 
 def _close_new(fd: int, file_name: str | None) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from typing import cast
 
 __all__ = [
     "check_name",
@@ -33,6 +34,8 @@ __all__ = [
 _SALT = os.urandom(6).hex()
 _count = itertools.count()
 
+#: Names found good lately: the same few are made and opened again and again.
+_good: set[object] = set()
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -48,6 +51,8 @@ def check_name(name: object) -> str:
     ValueError: 'a/b' is no name for an array: use 1 to 200 characters of A-Z a-z 0-9 . _ -, not \
 starting with a dot
     """
+    if name in _good:
+        return cast(str, name)
     if not isinstance(name, str):
         raise TypeError(f"an array's name must be a str; got {type(name).__name__}: {name!r}")
     if not _NAME.fullmatch(name):
@@ -57,6 +62,9 @@ starting with a dot
             f"{shown!r} is no name for an array: use 1 to 200 characters of A-Z a-z 0-9 . _ -{reason}, "
             "not starting with a dot"
         )
+    if len(_good) >= 256:
+        _good.clear()
+    _good.add(name)
     return name
 
 

@@ -5,9 +5,9 @@ taken is the claim), but every removal looks first whether the name still means 
 between the look and the unlink another removal and a new creation could pass. So destroying, reclaiming,
 replacing and unlinking all hold this lock: a `flock` on the file `NAMESPACE~.lock`.
 
-The file goes when a process ends cleanly (or turns to another namespace) and leaves no segment in it. Invariant: the lock in force is
-that of the file now at the path; only its holder removes it, and whoever gets the lock of a file without
-a link looks again.
+The file goes when a process ends cleanly (or turns to another namespace) and leaves no segment in it.
+Invariant: the lock in force is that of the file now at the path; only its holder removes it, and whoever
+gets the lock of a file without a link looks again.
 
 Between the threads of this process the registry's own lock (:mod:`shmarray.registry.store`) excludes,
 and it is held whenever a function here is called.
@@ -15,6 +15,7 @@ and it is held whenever a function here is called.
 
 from __future__ import annotations
 
+import atexit
 import os
 import stat
 import time
@@ -45,6 +46,7 @@ class NamespaceLock:
         #: Whose file is open.
         self.namespace: str | None = None
         self._fd = -1
+        self._watched = False
         self._depth = 0
         self._held: str | None = None
 
@@ -66,6 +68,9 @@ class NamespaceLock:
 
     def _open(self, namespace: str) -> None:
         self.forget()
+        if not self._watched:
+            self._watched = True
+            atexit.register(self.forget)  # also where nothing but gc or unlink ever took the lock
         self._fd = _open(namespace)
         self.namespace = namespace
 

@@ -17,6 +17,7 @@ import os
 import stat
 import time
 from collections import deque
+from contextlib import suppress
 
 from shmarray.configuration import config
 from shmarray.errors import SegmentAccessError, SegmentNotFoundError, ShmArrayError
@@ -107,6 +108,10 @@ def gc() -> list[str]:
         label = _reclaim(name, namespace)
         if label is not None and not is_private(name):
             reclaimed.append(label if is_public(name) else name)
+    if os.path.exists(f"{DIRECTORY}/{lock_name(namespace)}"):
+        with store, suppress(ShmArrayError):
+            store.names.prepare(namespace)
+            store.names.forget()  # with the lock's file, when nothing else is left
     return reclaimed
 
 

@@ -11,13 +11,16 @@ Invariant: either all pages are reserved, or :class:`OutOfSharedMemoryError` say
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
+from collections.abc import Callable
 
 from shmarray.errors import OutOfSharedMemoryError
+from shmarray.segment import libc
 from shmarray.segment.mapping import DIRECTORY
 
-__all__ = ["SLICE_NBYTES", "free_nbytes", "reserve"]
+__all__ = ["SLICE_NBYTES", "free_nbytes", "heeds_huge_advice", "populate", "reserve"]
 
 SLICE_NBYTES = 8 * 1024 * 1024
 
@@ -150,6 +153,25 @@ def reserve(fd: int, nbytes: int) -> None:
     OutOfSharedMemoryError
         With what was reserved so far still reserved: the caller drops the file.
     """
+    _in_slices(nbytes, lambda offset, count: os.posix_fallocate(fd, offset, count))
+
+
+def populate(address: int, nbytes: int) -> bool:
+    """Reserve by having the pages of a mapping allocated; False when this kernel cannot (before 5.14).
+
+    On a file system mounted ``huge=advise`` only this gives huge pages: `fallocate` knows no mapping, so
+    it heeds no advice.
+    """
+    try:
+        _in_slices(nbytes, lambda offset, count: libc.populate(address + offset, count))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def _in_slices(nbytes: int, take: Callable[[int, int], None]) -> None:
     offset = 0
     while offset < nbytes:
         count = min(SLICE_NBYTES, nbytes - offset)
@@ -158,14 +180,29 @@ def reserve(fd: int, nbytes: int) -> None:
         if nbytes - offset > left:
             raise _out(nbytes, left + offset, limit)
         try:
-            os.posix_fallocate(fd, offset, count)
+            take(offset, count)
         except OSError as error:
             if error.errno == errno.EFBIG:
                 raise _out(nbytes, 0, "RLIMIT_FSIZE (ulimit -f)") from error
-            if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFAULT):
                 raise _out(nbytes, free_nbytes(), DIRECTORY) from error
             raise
         offset += count
+
+
+@functools.cache
+def heeds_huge_advice() -> bool:
+    """Whether the file system of segments is mounted ``huge=advise``."""
+    found = False
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                _, directory, _, options, *_ = line.split(" ")
+                if directory == DIRECTORY:
+                    found = "huge=advise" in options.split(",")  # the last one counts
+    except (OSError, ValueError):
+        return False
+    return found
 
 
 def _out(nbytes: int, left: int, limit: str) -> OutOfSharedMemoryError:

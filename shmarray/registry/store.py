@@ -98,7 +98,7 @@ class Store:
         """A kept mapping for a segment of `capacity` bytes, or None. Its pages are as they were left."""
         if not self.parked:
             return None
-        with self:
+        with self.lock:
             best = self._best_of(self._parked_by_capacity.get(capacity, ()), namespace, nameless)
             if best is None:
                 most = capacity + (capacity >> _SLACK_SHIFT)
@@ -110,6 +110,8 @@ class Store:
             if best is not None:
                 self._unpark(best)
                 best.namespace = namespace
+        if self._pending:
+            self._drain()
         return best
 
     def _best_of(self, parked: Sequence[Mapping], namespace: str, nameless: bool) -> Mapping | None:
@@ -126,7 +128,7 @@ class Store:
 
     def admit(self, mapping: Mapping) -> None:
         """Count the first segment of a mapping."""
-        with self:
+        with self.lock:
             mapping.count += 1
             if mapping.mode == "r+":
                 self.live.setdefault(mapping.key, mapping)
@@ -136,32 +138,38 @@ class Store:
                 self.with_fd[mapping] = None
                 if len(self.with_fd) > self._fd_budget:
                     self._keep_fd_budget()
+        if self._pending:
+            self._drain()
 
     def share(self, file_name: str) -> Mapping | None:
         """The mapping in use of the file now at that name, counted once more."""
-        if file_name not in self.named:
+        mapping = self.named.get(file_name)
+        if mapping is None:
             return None
-        with self:
-            mapping = self.named.get(file_name)
-            if mapping is None:
-                return None
-            try:
-                status = os.stat(f"{DIRECTORY}/{file_name}", follow_symlinks=False)
-            except OSError:
-                return None
-            if (status.st_dev, status.st_ino) != mapping.key:
-                return None
-            mapping.count += 1
-            return mapping
+        try:
+            status = os.lstat(f"{DIRECTORY}/{file_name}")
+        except OSError:
+            return None
+        if (status.st_dev, status.st_ino) != mapping.key:
+            return None
+        return self._counted(mapping)
 
     def share_key(self, key: tuple[int, int], created_ns: int) -> Mapping | None:
         """The mapping in use of that inode, counted once more."""
-        with self:
-            mapping = self.live.get(key)
-            if mapping is None or (created_ns and mapping.descriptor.created_ns != created_ns):
-                return None
-            mapping.count += 1
-            return mapping
+        mapping = self.live.get(key)
+        if mapping is None or (created_ns and mapping.descriptor.created_ns != created_ns):
+            return None
+        return self._counted(mapping)
+
+    def _counted(self, mapping: Mapping) -> Mapping | None:
+        with self.lock:
+            # Another thread may have dropped it since we looked.
+            found = self.live.get(mapping.key) is mapping
+            if found:
+                mapping.count += 1
+        if self._pending:
+            self._drain()
+        return mapping if found else None
 
     # -- what segments ask (Owner) --------------------------------------------------------------
 

@@ -28,6 +28,7 @@ __all__ = [
     "init_robust_mutex",
     "link_descriptor",
     "map_descriptor",
+    "populate",
     "rename_noreplace",
     "unmap",
 ]
@@ -39,7 +40,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED, _MAP_PRIVATE = 1, 2
-_MADV_HUGEPAGE = 14
+_MADV_HUGEPAGE, _MADV_POPULATE_WRITE = 14, 23
 _AT_FDCWD = -100
 _AT_SYMLINK_FOLLOW = 0x400
 _RENAME_NOREPLACE = 1
@@ -120,18 +121,23 @@ def advise_huge(address: int, nbytes: int) -> None:
     _madvise(address, nbytes, _MADV_HUGEPAGE)
 
 
+def populate(address: int, nbytes: int) -> None:
+    """Have the kernel allocate and map writable pages now; `OSError`, never a signal, when it cannot."""
+    if _madvise(address, nbytes, _MADV_POPULATE_WRITE) != 0:
+        raise _failure(f"populating {nbytes} bytes")
+
+
 def link_descriptor(descriptor: int, path: str) -> None:
     """Give a nameless (`O_TMPFILE`) file the name `path`; `FileExistsError` when it is taken."""
     source = b"/proc/self/fd/%d" % descriptor
-    if _linkat(_AT_FDCWD, source, _AT_FDCWD, os.fsencode(path), _AT_SYMLINK_FOLLOW) != 0:
+    if _linkat(_AT_FDCWD, source, _AT_FDCWD, path.encode(), _AT_SYMLINK_FOLLOW) != 0:
         raise _failure(f"linkat to {path}")
 
 
 def rename_noreplace(old: str, new: str) -> None:
     """Move `old` to `new` in one step; `FileExistsError` when `new` is taken."""
     if _renameat2 is not None:
-        source, target = os.fsencode(old), os.fsencode(new)
-        if _renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_NOREPLACE) == 0:
+        if _renameat2(_AT_FDCWD, old.encode(), _AT_FDCWD, new.encode(), _RENAME_NOREPLACE) == 0:
             return
         if ctypes.get_errno() not in (22, 38):  # EINVAL, ENOSYS: not offered here
             raise _failure(f"rename of {old} to {new}")

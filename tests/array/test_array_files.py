@@ -74,16 +74,12 @@ def test_files_are_numpys_byte_for_byte(x: Any, tmp_path: Path) -> None:
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda x: x, lambda x: x.T, lambda x: x[::2, ::-1]], ids=["C", "F", "strided"]
-)
+@pytest.mark.parametrize("make", [lambda x: x, lambda x: x.T, lambda x: x[::2, ::-1]], ids=["C", "F", "strided"])
 def test_many_slices_by_several_threads(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "SLICE_NBYTES", 10_000)
     x = make(np.random.default_rng(0).normal(size=(300, 200)))
     told: list[tuple[int, int]] = []
-    sa.save(
-        tmp_path / "x", sa.array(x) if x.flags.c_contiguous else x, progress=lambda *state: told.append(state)
-    )
+    sa.save(tmp_path / "x", sa.array(x) if x.flags.c_contiguous else x, progress=lambda *state: told.append(state))
     assert told[-1] == (x.nbytes, x.nbytes)
     assert len(told) > 10
     told.clear()
@@ -130,9 +126,7 @@ def test_what_is_no_npy_file_is_refused_by_name(content: bytes, tmp_path: Path) 
         sa.load(tmp_path / "bad.npy")
 
 
-def test_a_file_cut_short_is_refused_and_leaves_no_array(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_cut_short_is_refused_and_leaves_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", np.arange(1000))
     content = (tmp_path / "x.npy").read_bytes()
     for length in (10, 100, 127, 128, 4000, len(content) - 1):
@@ -202,9 +196,7 @@ sa.save(sys.argv[1], np.zeros(5_000_000), progress=lambda *_: os.kill(os.getpid(
 
 
 def test_save_without_nameless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        files.os, "O_TMPFILE", os.O_DIRECTORY | os.O_WRONLY
-    )  # what an old kernel makes of the flag
+    monkeypatch.setattr(files.os, "O_TMPFILE", os.O_DIRECTORY | os.O_WRONLY)  # what an old kernel makes of the flag
     sa.save(tmp_path / "x.npy", [1, 2], fsync=True)
     assert np.load(tmp_path / "x.npy").tolist() == [1, 2]
     assert os.listdir(tmp_path) == ["x.npy"]

@@ -258,7 +258,7 @@ def test_structured_fields_are_views() -> None:
 
 
 def test_calling_the_class_says_what_to_use() -> None:
-    with pytest.raises(TypeError, match="use shmarray.empty"):
+    with pytest.raises(TypeError, match=r"use shmarray\.empty"):
         sa.SharedArray((3,))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,31 @@ def finish(process: subprocess.Popen[bytes]) -> None:
         process.communicate(timeout=30)
 
 
-@pytest.fixture(params=["shared", "private"])
-def array(request: pytest.FixtureRequest) -> sa.SharedArray:
-    return sa.zeros(4) if request.param == "shared" else sa.zeros(4) + 0
+def shared() -> sa.SharedArray:
+    return sa.zeros(4)
 
 
-def test_it_is_recursive_and_one_for_all_views(array: sa.SharedArray) -> None:
+def private() -> sa.SharedArray:
+    return sa.zeros(4) + 0
+
+
+#: Functions, not a fixture's arrays: pytest would hold these past the check that nothing is left.
+both = pytest.mark.parametrize("make", [shared, private])
+
+
+@both
+def test_it_is_recursive_and_one_for_all_views(make: Callable[[], sa.SharedArray]) -> None:
+    array = make()
     with array.lock(), array[::2].lock(timeout=0), array.reshape(2, 2).lock(0):
         pass
     with array.lock(timeout=0):
         pass
 
 
-def test_threads_exclude_each_other(array: sa.SharedArray) -> None:
+@both
+def test_threads_exclude_each_other(make: Callable[[], sa.SharedArray]) -> None:
+    array = make()
+
     def count() -> None:
         for _ in range(200):
             with array.lock(timeout=60):
@@ -74,7 +87,9 @@ def test_threads_exclude_each_other(array: sa.SharedArray) -> None:
     assert array[0] == 800
 
 
-def test_a_thread_waits_until_it_is_free(array: sa.SharedArray) -> None:
+@both
+def test_a_thread_waits_until_it_is_free(make: Callable[[], sa.SharedArray]) -> None:
+    array = make()
     outcome: list[Any] = []
 
     def attempt(timeout: float) -> None:

@@ -37,9 +37,7 @@ def test_the_first_error_comes_back_and_no_thread_stays(lanes: int) -> None:
     assert not [thread for thread in threading.enumerate() if "transfer" in thread.name]
 
 
-@pytest.mark.parametrize(
-    "shape", [(1_000_001,), (3, 500_000), (500_000, 3), (1, 1, 1_000_000), (2, 1000, 700)]
-)
+@pytest.mark.parametrize("shape", [(1_000_001,), (3, 500_000), (500_000, 3), (1, 1, 1_000_000), (2, 1000, 700)])
 def test_large_copies_and_fills_reach_every_element(shape: tuple[int, ...], lanes: int) -> None:
     source = np.random.default_rng(0).normal(size=shape)
     for target in (np.empty(shape), np.empty(shape[::-1]).T, np.empty(shape, "f4")):

@@ -31,7 +31,12 @@ EXAMPLES = readme.blocks("python") if readme else []
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_runs_as_pasted(number: int) -> None:
-    readme.run_example(sys.executable, EXAMPLES[number], namespace=f"{sa.config.namespace}-r{number}")
+    readme.run_example(
+        sys.executable,
+        EXAMPLES[number],
+        namespace=f"{sa.config.namespace}-r{number}",
+        search_path=str(Path(sa.__file__).parents[1]),
+    )
 
 
 def test_commands_make_their_own_environment() -> None:

@@ -20,13 +20,8 @@ def environ(request: pytest.FixtureRequest) -> dict[str, str]:
     return environ
 
 
-def run(code: str, environ: dict[str, str], *arguments: str) -> str:
-    return run_python(
-        PRELUDE + code,
-        *arguments,
-        timeout_s=60 + float(arguments[0]) if arguments and arguments[0].replace(".", "").isdigit() else 60,
-        **environ,
-    ).stdout
+def run(code: str, environ: dict[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
+    return run_python(PRELUDE + code, *arguments, timeout_s=timeout_s, **environ).stdout
 
 
 def test_row_01_kill_storm_leaks_nothing_and_reclaims_nothing_alive(
@@ -81,7 +76,7 @@ registry.gc()
 assert files() == [], files()
 print(kills)
 """
-    assert int(run(code, environ, str(storm_s))) > 0
+    assert int(run(code, environ, str(storm_s), timeout_s=60 + storm_s)) > 0
     assert segment_files(namespace) == []
 
 
@@ -406,3 +401,24 @@ assert files() == [], files()
 made("x")
 """
     run_small(code, environ, "size=4m,nr_inodes=40")
+
+
+def test_row_18_a_full_dev_shm_mounted_for_huge_pages_is_an_error_too(environ: dict[str, str]) -> None:
+    code = """
+held = made(None, 1, 4 * 2**20)
+with open("/proc/self/smaps") as file:
+    text = file.read()
+start = text.index(f"{held.address:x}-")
+assert text.index("ShmemPmdMapped:", start) > start
+held = []
+try:
+    while True:
+        held.append(made(None, 1, 6 * 2**20))
+except OutOfSharedMemoryError as error:
+    assert error.nbytes >= 6 * 2**20
+assert len(held) >= 2
+held.clear()
+registry.trim()
+made("x", 3, 20 * 2**20)
+"""
+    run_small(code, environ, "size=32m,huge=advise")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-_HERE = Path(__file__).resolve().parent
-_REPOSITORY = _HERE.parents[1]
+from jit_programs import start
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +16,6 @@ def cache_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SHMARRAY_CACHE_DIR", str(folder))
     return folder
-
-
-def start(script: str, *, arguments: tuple[str, ...] = (), environ: dict[str, str] | None = None) -> Any:
-    path = os.pathsep.join([str(_REPOSITORY), str(_HERE)])
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **(environ or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.fixture

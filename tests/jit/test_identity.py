@@ -1,4 +1,4 @@
-"""Fingerprints: the same for the same code in any process, another one for everything that changes the code."""
+"""Fingerprints: the same for the same code in any process, another for everything that changes it."""
 
 from __future__ import annotations
 

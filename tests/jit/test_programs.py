@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import start
+from jit_programs import start
 
 _PROGRAM = """
 import os

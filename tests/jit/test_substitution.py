@@ -6,13 +6,13 @@ import cmath
 import math
 import operator
 import types
+from math import log as math_log
 
 import numba
 import numpy as np
 import numpy as renamed
 import pytest
 from loops import apply, compiled, whole
-from math import log as math_log
 from numpy import exp as from_numpy
 
 from shmarray import jit

@@ -38,6 +38,14 @@ def test_sums_of_integers_are_exact_and_of_floats_close(dtype):
             assert got == x.sum()
 
 
+@pytest.mark.parametrize("name", ["sum", "prod"])
+def test_large_unsigned_integers_are_not_taken_for_floats(name):
+    x = np.array([2**63 + 1, 1], np.uint64)
+    block = getattr(reductions, f"block_{name}")
+    assert int(block(x)) == int(getattr(x, name)())
+    assert isinstance(block(x), int)
+
+
 def test_sums_lose_no_more_than_pairwise_ones_where_terms_cancel():
     rng = np.random.default_rng(3)
     x = rng.standard_normal(200_000) * 10.0 ** rng.integers(0, 12, 200_000)

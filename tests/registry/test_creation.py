@@ -99,7 +99,7 @@ def test_shapes_are_taken_as_numpy_takes_them(shape: Any) -> None:
 
 
 def test_objects_are_refused_with_advice() -> None:
-    with pytest.raises(TypeError, match="dtype object cannot be shared.*use a numeric or fixed-width dtype"):
+    with pytest.raises(TypeError, match=r"dtype object cannot be shared.*use a numeric or fixed-width dtype"):
         registry.create(3, object)
 
 
@@ -119,7 +119,7 @@ def test_keep_and_if_exists_ask_for_a_name() -> None:
 
 def test_a_taken_name_is_an_error_that_says_what_to_do() -> None:
     held = registry.create(3, name="x")
-    with pytest.raises(SegmentExistsError, match="already; open it with shmarray.open") as caught:
+    with pytest.raises(SegmentExistsError, match=r"already; open it with shmarray\.open") as caught:
         registry.create(3, name="x")
     assert caught.value.name == "x"
     assert isinstance(caught.value, FileExistsError)
@@ -131,7 +131,7 @@ def test_if_exists_open_gives_the_same_pages_and_asserts_shape_and_dtype() -> No
     assert registry.create((2, 3), "f4", name="x", if_exists="open").address == made.address
     with pytest.raises(ValueError, match=r"'x' exists with shape \(2, 3\) and dtype float32, not \(3, 2\)"):
         registry.create((3, 2), "f4", name="x", if_exists="open")
-    with pytest.raises(ValueError, match="not .* and float64; open it as it is"):
+    with pytest.raises(ValueError, match=r"not .* and float64; open it as it is"):
         registry.create((2, 3), "f8", name="x", if_exists="open")
 
 
@@ -179,7 +179,7 @@ def test_the_quota_counts_the_namespace(namespace: str) -> None:
         with holding("from shmarray import registry; a = registry.create(60_000, 'u1', name='other')"):
             first = registry.create(20_000, "u1")
             with pytest.raises(
-                OutOfSharedMemoryError, match="config.max_nbytes allows; drop arrays"
+                OutOfSharedMemoryError, match=r"config\.max_nbytes allows; drop arrays"
             ) as caught:
                 registry.create(20_000, "u1")
             assert caught.value.limit == "config.max_nbytes"

@@ -34,7 +34,7 @@ def test_every_dtype_of_the_list_comes_back_equal(dtype: np.dtype[Any]) -> None:
     ids=["object", "O", "StringDType", "field", "sub-array", "nested"],
 )
 def test_objects_are_refused_at_any_depth(dtype: Any) -> None:
-    with pytest.raises(TypeError, match="cannot be shared.*use a numeric or fixed-width dtype"):
+    with pytest.raises(TypeError, match=r"cannot be shared.*use a numeric or fixed-width dtype"):
         check_dtype(dtype)
 
 
