@@ -40,9 +40,7 @@ def storm_s(request: pytest.FixtureRequest) -> float:
 def segment_files(namespace: str) -> list[str]:
     """All files of a namespace but its lock."""
     return sorted(
-        name
-        for name in os.listdir(DIRECTORY)
-        if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
+        name for name in os.listdir(DIRECTORY) if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
     )
 
 

@@ -35,7 +35,15 @@ _SINGLE_THREADED = dict.fromkeys(
     "1",
 )
 
-_START = "import sys; sys.path[:] = sys.argv[6:]; from shmarray.pool.worker import main; main(*map(int, sys.argv[1:6]))"
+# The caller's path, but the standard library first: an `array.py` beside the user's script has not hurt the caller if
+# that came later than the imports. `main` puts the path in the caller's order before it does any work.
+_START = """
+import os, sys
+standard = os.path.dirname(os.__file__)
+sys.path[:] = sorted(sys.argv[6:], key=lambda entry: entry not in (standard, standard + "/lib-dynload"))
+from shmarray.pool.worker import main
+main(*map(int, sys.argv[1:6]), sys.argv[6:])
+"""
 
 
 class WorkerProcess:

@@ -275,11 +275,16 @@ while not any(w.state == "busy" for w in sa.get_pool().workers):
 
 def test_ctrl_c_waits_at_the_end_of_a_held_back_block():
     done = []
-    with pytest.raises(KeyboardInterrupt), held_back() as outer:
-        with held_back() as inner:
-            signal.raise_signal(signal.SIGINT)
-            done.append(inner.pressed)
-        done.append(outer.pressed)
+
+    def press():
+        with held_back() as outer:
+            with held_back() as inner:
+                signal.raise_signal(signal.SIGINT)
+                done.append(inner.pressed)
+            done.append(outer.pressed)
+
+    with pytest.raises(KeyboardInterrupt):
+        press()
     assert done == [True, True]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_prints_reach_standard_output_before_the_call_returns_in_order_for_each_
         for line in captured.out.replace("and ", "").splitlines():
             _, pid, number = line.split()
             by_worker.setdefault(pid, []).append(int(number))
-        assert sorted(sum(by_worker.values(), [])) == list(range(200))
+        assert sorted(chain.from_iterable(by_worker.values())) == list(range(200))
         assert all(numbers == sorted(numbers) for numbers in by_worker.values())
         assert captured.out.count("and ") == 200
         assert sorted(int(line.split()[1]) for line in captured.err.splitlines()) == list(range(200))

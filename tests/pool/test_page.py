@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_threads_claim_each_chunk_once(page):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(found.values(), [])) == list(range(1000, 31_000))
+    assert sorted(chain.from_iterable(found.values())) == list(range(1000, 31_000))
     assert calls().settle(page.address, 4, 0, 0) == 1
     assert (page.states[:30_000] == ChunkState.DONE).all()
     assert [int(page.words[page.slot(k, COUNT)]) for k in range(5)] == [len(found[k]) for k in range(5)]

@@ -208,3 +208,28 @@ loaded = {"numba", "cloudpickle", "click", "rich", "logging"} & (set(sys.modules
 assert not loaded, loaded
 """
     )
+
+
+def test_a_module_beside_the_script_that_is_called_as_one_of_the_standard_library_does_no_harm(tmp_path):
+    for name in ("array", "socket", "select", "pickle"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not this one')")
+    run_python(
+        """
+import sys
+import numpy as np
+import shmarray as sa
+sys.path.insert(0, sys.argv[1])
+a = sa.zeros(8, chunks=1)
+
+@sa.chunkwise(jit=False)
+def add(chunk):
+    import sys
+    assert sys.path[0] == folder
+    chunk += 1
+
+folder = sys.argv[1]
+add(a)
+assert np.all(np.asarray(a) == 1)
+""",
+        str(tmp_path),
+    )

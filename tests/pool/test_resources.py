@@ -6,6 +6,7 @@ import os
 import time
 
 import numpy as np
+import pytest
 
 import shmarray as sa
 from shmarray.pool import current_worker
@@ -201,10 +202,6 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
 
     up(pool)
     monkeypatch.setattr("shmarray.pool.process.memory_kills", lambda: 10**9)
-    try:
+    with pytest.raises(sa.WorkerDiedError, match="for want of memory") as caught:
         die(a, out=b, pool=pool, retries=0)
-    except sa.WorkerDiedError as error:
-        assert error.out_of_memory
-        assert "for want of memory" in str(error)
-    else:
-        raise AssertionError("no error")
+    assert caught.value.out_of_memory
