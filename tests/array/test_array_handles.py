@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from second_process import Peer, run_program
+from tests.second_process import Peer, run_program
 from shmarray.array import handles, locate
 from shmarray.errors import SegmentNotFoundError
 

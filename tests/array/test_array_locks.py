@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from second_process import Peer
+from tests.second_process import Peer
 from shmarray.errors import LockTimeoutError, SegmentAccessError
 
 ROOT = Path(__file__).parents[2]

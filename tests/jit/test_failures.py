@@ -7,7 +7,7 @@ import pickle
 import numba
 import numpy as np
 import pytest
-from loops import binary, compiled
+from tests.jit.loops import binary, compiled
 
 from shmarray import jit
 from shmarray.errors import KernelCompileError

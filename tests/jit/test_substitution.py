@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy as renamed
 import pytest
-from loops import apply, compiled, whole
+from tests.jit.loops import apply, compiled, whole
 from numpy import exp as from_numpy
 
 from shmarray import jit

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 from llvmlite import binding
-from ulp import FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
+from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
 
 from shmarray.kernels import math as fast
 
