@@ -52,7 +52,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        *("_exit", "_kills_before", "_pidfd", "_poll"),
+        *("_exit", "_kills_before", "_pidfd"),
         *("channel", "kernels", "lane", "lent", "pid", "settings", "told"),
     )
 
@@ -79,8 +79,6 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        self._poll = select.poll()
-        self._poll.register(self._pidfd, select.POLLIN)
 
     @property
     def pidfd(self) -> int:
@@ -94,12 +92,16 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs. Costs one system call."""
-        return self._exit is None and not self._poll.poll(0)
+        """Whether the process still runs. Costs one system call; any thread may ask."""
+        return not self.wait(0.0)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; whether it did."""
-        return self._exit is not None or bool(self._poll.poll(timeout_s * 1000))
+        if self._exit is not None:
+            return True
+        poll = select.poll()  # a new one: two threads must not be in the same
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def death(self) -> Death:
         """How it ended; waits for that, and reaps it."""

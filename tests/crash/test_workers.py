@@ -245,7 +245,9 @@ def test_a_kernel_that_raises_tells_the_chunk_and_where_it_was(pool):
             raise LookupError("nothing of that kind")
         return chunk * 2
 
-    with pytest.raises(sa.KernelError, match="careful raised in chunk 6 of 8: LookupError: nothing of that kind") as caught:
+    with pytest.raises(
+        sa.KernelError, match="careful raised in chunk 6 of 8: LookupError: nothing of that kind"
+    ) as caught:
         careful(a, out=b, pool=pool)
     error = caught.value
     assert (error.kernel, error.chunk) == ("careful", 6)
