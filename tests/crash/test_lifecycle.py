@@ -20,18 +20,8 @@ def environ(request: pytest.FixtureRequest) -> dict[str, str]:
     return environ
 
 
-<<<<<<< HEAD
 def run(code: str, environ: dict[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
     return run_python(PRELUDE + code, *arguments, timeout_s=timeout_s, **environ).stdout
-=======
-def run(code: str, environ: dict[str, str], *arguments: str) -> str:
-    return run_python(
-        PRELUDE + code,
-        *arguments,
-        timeout_s=60 + float(arguments[0]) if arguments and arguments[0].replace(".", "").isdigit() else 60,
-        **environ,
-    ).stdout
->>>>>>> poolfaults
 
 
 def test_row_01_kill_storm_leaks_nothing_and_reclaims_nothing_alive(
