@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from second_process import Peer
+from tests.second_process import Peer
 
 
 @pytest.fixture

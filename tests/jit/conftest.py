@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jit_programs import start
+
+from tests.jit.jit_programs import start
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ _WORKER = """
 import pickle, sys
 import numpy as np
 from shmarray import jit
-from loops import apply
+from tests.jit.loops import apply
 with open(sys.argv[1], "rb") as file:
     tasks = pickle.load(file)
 results = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from jit_programs import start
+
+from tests.jit.jit_programs import start
 
 _PROGRAM = """
 import os
 import numpy as np
 from shmarray import jit
 import numba
-from loops import apply, compiled
+from tests.jit.loops import apply, compiled
 CONSTANT = float(os.environ.get("CONSTANT", 2))
 TABLE = np.arange(200_000.0)
 @numba.njit

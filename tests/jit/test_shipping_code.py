@@ -12,10 +12,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from loops import apply, asserts, binary, compiled, whole
 
 from shmarray import jit
 from shmarray.errors import KernelCompileError
+from tests.jit.loops import apply, asserts, binary, compiled, whole
 
 X = np.linspace(0.0, 4.0, 9)
 Y = np.linspace(1.0, 2.0, 9)
@@ -235,7 +235,7 @@ def test_user_function_is_inlined_and_the_loop_vectorised(tmp_path: Path, kernel
 
 _SAME_NAMES = """
 import sys
-from loops import compiled
+from tests.jit.loops import compiled
 exec_constant = float(sys.argv[2])
 def make(constant):
     def kernel(x, y):

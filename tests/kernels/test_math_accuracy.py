@@ -5,7 +5,8 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from ulp import FUNCTIONS, TWO_ARGUMENTS, error_in_ulp, evaluate
+
+from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, error_in_ulp, evaluate
 
 DTYPES = [np.float32, np.float64]
 POINTS = 150

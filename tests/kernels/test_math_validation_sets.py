@@ -6,7 +6,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from ulp import FUNCTIONS, evaluate
+
+from tests.kernels.ulp import FUNCTIONS, evaluate
 
 DATA = pathlib.Path(np.__file__).parent / "_core" / "tests" / "data"
 SETS = sorted(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import shmarray as sa
-from second_process import Peer
+from tests.second_process import Peer
 
 quick = settings(
     max_examples=60,
