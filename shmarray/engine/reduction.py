@@ -19,6 +19,7 @@ Importing this module imports numba.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
@@ -31,13 +32,16 @@ from numba.np.numpy_support import as_dtype
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.loops import Row, emit_rows
-from shmarray.engine.memory import item_pointer, item_storer, read_word
-from shmarray.pool.atomics import monotonic_ns
+from shmarray.engine.memory import item_pointer, item_storer, read_word, reserve_words
+from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
 __all__ = ["make_column_driver", "make_row_driver"]
 
-_STRIPES_FROM = 64  # a shorter row is folded straight
+# All three are part of what a result's bits depend on: changing them changes results.
+_BLOCK_ITEMS = 1024
+_BLOCK_NBYTES = 16 * 1024  # gathered blocks lie on the stack
+_STRIPES_FROM = 64  # a shorter block is folded straight
 _compiled = numba.njit(**jit.options())
 
 
@@ -46,18 +50,22 @@ def make_row_driver(
 ) -> Callable[[int, int, int, int], int]:
     """For arrays whose last dimension is reduced: fold along rows.
 
-    A row of floating-point numbers is cut into eight stripes that are folded side by side (the processor overlaps eight
-    chains of dependent operations) and combined in order; so `combine` needs to be associative, and nothing needs to
-    commute. Folds of whole numbers go straight on: there the compiler itself may reorder, and makes vector code of a
-    plain loop where it can.
+    Floating-point numbers are taken in blocks, and each block is cut into eight stripes that are folded side by side
+    (the processor overlaps eight chains of dependent operations) and combined in order; so `combine` needs to be
+    associative, and nothing needs to commute. A block is a number of items in C order, whatever the array's strides:
+    where they do not lie along one row they are gathered first. Folds of whole numbers go straight on: there the
+    compiler itself may reorder, and makes vector code of a plain loop where it can.
     """
     fold_straight = _make_fold_straight(fold, item, accumulator)
     step_in = _make_fold(fold, item, accumulator)
     join = _make_combine(combine, accumulator)
     start_of = _make_start(identity, accumulator)
     store = item_storer(accumulator)
-    acc_size = as_dtype(accumulator).itemsize
+    acc_size, item_size = as_dtype(accumulator).itemsize, as_dtype(item).itemsize
     striped = not isinstance(accumulator, types.Integer | types.Boolean)
+    block_items = max(1, min(_BLOCK_ITEMS, _BLOCK_NBYTES // max(1, item_size)))
+    reserve = reserve_words(-(-block_items * item_size // 8) if striped else 0)
+    gather = _make_gather(item_size)
 
     @_compiled
     def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
@@ -90,6 +98,7 @@ def make_row_driver(
         reduced_dims = block + 8 * (8 + 2 * n_kept_dims)
         row_extent = read_word(reduced_dims, 2 * (n_reduced_dims - 1))
         row_stride = read_word(reduced_dims, 2 * (n_reduced_dims - 1) + 1)
+        buffer = reserve()
         while True:
             index = claim(page, lane)
             if index < 0:
@@ -104,10 +113,14 @@ def make_row_driver(
                 acc = start_of()
                 here = reduced_first
                 while here < reduced_stop:
-                    column = here % row_extent
-                    n = min(row_extent - column, reduced_stop - here)
-                    row = start + _offset(reduced_dims, n_reduced_dims - 1, here // row_extent)
-                    acc = fold_row(row + column * row_stride, row_stride, n, acc)
+                    in_row = row_extent - here % row_extent
+                    n = min(block_items if striped else in_row, reduced_stop - here)
+                    if n <= in_row:
+                        x = start + _offset(reduced_dims, n_reduced_dims, here)
+                        acc = fold_row(x, row_stride, n, acc)
+                    else:
+                        gather(buffer, start, reduced_dims, n_reduced_dims, here, n)
+                        acc = fold_row(buffer, item_size, n, acc)
                     here += n
                 store(partials + kept * acc_size, acc)
             finish(page, lane, index)
@@ -173,6 +186,25 @@ def _offset(dims, n_dims, index):  # type: ignore[no-untyped-def]
         total += index % extent * read_word(dims, 2 * d + 1)
         index //= extent
     return total
+
+
+@cache
+def _make_gather(item_size: int) -> Any:
+    """A compiled function that copies n items, in C order from flat index `first` on, side by side to a buffer."""
+
+    @_compiled
+    def gather(buffer, start, dims, n_dims, first, n):  # type: ignore[no-untyped-def]
+        extent, stride = read_word(dims, 2 * n_dims - 2), read_word(dims, 2 * n_dims - 1)
+        done = 0
+        while done < n:
+            here = first + done
+            run = min(extent - here % extent, n - done)
+            x = start + _offset(dims, n_dims, here)
+            for k in range(run):
+                copy_bytes(buffer + (done + k) * item_size, x + k * stride, item_size)
+            done += run
+
+    return gather
 
 
 def _make_fold(fold: Any, item: types.Type, accumulator: types.Type) -> Any:

@@ -16,8 +16,9 @@ from shmarray.segment import segment_of
 __all__ = [
     "as_outputs",
     "as_scalar_or_array",
+    "broadcast_shape",
     "by_value",
-    "chunks_of",
+    "chunks_for",
     "plain_function",
     "positional_arity",
     "reachable",
@@ -101,10 +102,38 @@ def as_outputs(
     return outputs
 
 
-def chunks_of(array: Any) -> tuple[int, ...] | None:
-    """The chunk shape that a SharedArray carries; None for any other."""
-    chunks = getattr(array, "chunks", None)
-    return chunks if isinstance(chunks, tuple) and len(chunks) == array.ndim else None
+def broadcast_shape(shapes: Sequence[tuple[int, ...]], *, name: str) -> tuple[int, ...]:
+    """The shape that arguments of these shapes have together, by NumPy's rules (and for more than its 32 dimensions).
+
+    Examples
+    --------
+    >>> broadcast_shape([(3, 1), (4,)], name="kernel")
+    (3, 4)
+    """
+    n_dims = max(map(len, shapes), default=0)
+    together = [1] * n_dims
+    for shape in shapes:
+        for axis, extent in enumerate(shape, n_dims - len(shape)):
+            if together[axis] == 1:
+                together[axis] = extent
+            elif extent not in (1, together[axis]):
+                shown = ", ".join(map(str, shapes))
+                raise ValueError(f"{name}: arguments of shapes {shown} do not broadcast together")
+    return tuple(together)
+
+
+def chunks_for(shape: tuple[int, ...], candidates: Sequence[Any]) -> tuple[int, ...] | None:
+    """The chunk shape that the first array of that shape was created with; None where none was.
+
+    Views do not count: a transposed or stepped one is better cut along its own memory.
+    """
+    for array in candidates:
+        if isinstance(array, SharedArray) and array.shape == shape and array.flags.c_contiguous:
+            segment = segment_of(array)
+            descriptor = None if segment is None else segment.descriptor
+            if descriptor is not None and descriptor.chunks is not None and descriptor.shape == shape:
+                return descriptor.chunks
+    return None
 
 
 def reachable(values: Sequence[Any]) -> list[Any]:

@@ -27,7 +27,15 @@ from shmarray.engine import (
     run,
 )
 from shmarray.errors import KernelCompileError
-from shmarray.ops.arguments import as_outputs, as_scalar_or_array, by_value, chunks_of, plain_function, reachable
+from shmarray.ops.arguments import (
+    as_outputs,
+    as_scalar_or_array,
+    broadcast_shape,
+    by_value,
+    chunks_for,
+    plain_function,
+    reachable,
+)
 from shmarray.ops.plans import PlanMemory
 from shmarray.ops.results import new_shared
 from shmarray.pool import new_number
@@ -97,9 +105,10 @@ class Chunkwise:
 
         def infer() -> np.dtype[Any] | None:
             from numba import types
-            from numba.np.numpy_support import as_dtype
 
-            result = compiler.return_type(self._scalar(), _numba_types(specs, n_dims, with_info=self._with_info))
+            from shmarray.ops.item_types import dtype_of
+
+            result = compiler.return_type(self._scalar(), self._numba_types(specs, n_dims))
             if isinstance(result, types.NoneType):
                 return None
             if not isinstance(result, types.Array) or result.ndim != n_dims:
@@ -107,10 +116,28 @@ class Chunkwise:
                     f"{self.__name__} must return an array of {n_dims} dimensions for each chunk, or nothing; "
                     f"it returns {result}"
                 )
-            return as_dtype(result.dtype)
+            return dtype_of(result.dtype, name=self.__name__)
 
         key = ("chunkwise result", self._key(), specs, n_dims, self._with_info)
         return compiler.remember(key, infer)
+
+    def _numba_types(self, specs: tuple[Any, ...], n_dims: int) -> list[Any]:
+        """Types of the function's arguments."""
+        from numba import types
+
+        from shmarray.ops.item_types import item_type
+
+        kinds: list[Any] = []
+        for spec in specs:
+            if isinstance(spec, tuple):
+                dtype, layout, readonly = spec
+                kinds.append(types.Array(item_type(dtype, name=self.__name__), n_dims, layout, readonly=readonly))
+            else:
+                kinds.append(item_type(spec, name=self.__name__))
+        if self._with_info:
+            place = types.UniTuple(types.int64, n_dims)
+            kinds.append(types.NamedTuple((types.int64, place, place, place, place, place), ChunkInfo))
+        return kinds
 
     def _kernel(self, specs: tuple[Any, ...], output: np.dtype[Any] | None, n_dims: int) -> tuple[int, Any]:
         kernel = self._kernels.get((specs, output, n_dims))
@@ -143,17 +170,16 @@ class _Call:
         self.arrays = [value for value in self.inputs if isinstance(value, np.ndarray)]
         if not self.arrays:
             raise TypeError(f"{self.name} needs at least one array with dimensions")
-        shape = np.broadcast_shapes(*(array.shape for array in self.arrays))
+        shape = broadcast_shape([array.shape for array in self.arrays], name=self.name)
         self.grid = ChunkGrid(shape, self._chunk_shape(shape, chunks))
         self.halo = _halo_of(kernel._halo, len(shape), name=self.name)
 
     def _chunk_shape(self, shape: tuple[int, ...], chunks: int | Sequence[int] | None) -> tuple[int, ...]:
         if chunks is not None:
             return normalize_chunks(chunks, shape, 1, 1)
-        for arg in (*self.args, self.out):
-            carried = chunks_of(arg)
-            if carried is not None and arg.shape == shape:
-                return carried
+        given = chunks_for(shape, [*self.args, self.out])
+        if given is not None:
+            return given
         for array in self.arrays:
             if array.shape == shape:
                 return default_chunks(array)
@@ -292,23 +318,6 @@ class _Call:
             for value, shared in zip(self.inputs, changed, strict=True):
                 if shared is not value and isinstance(value, np.ndarray) and value.flags.writeable:
                     value[...] = shared
-
-
-def _numba_types(specs: tuple[Any, ...], n_dims: int, *, with_info: bool) -> list[Any]:
-    from numba import types
-    from numba.np.numpy_support import from_dtype
-
-    kinds: list[Any] = []
-    for spec in specs:
-        if isinstance(spec, tuple):
-            dtype, layout, readonly = spec
-            kinds.append(types.Array(from_dtype(dtype), n_dims, layout, readonly=readonly))
-        else:
-            kinds.append(from_dtype(spec))
-    if with_info:
-        place = types.UniTuple(types.int64, n_dims)
-        kinds.append(types.NamedTuple((types.int64, place, place, place, place, place), ChunkInfo))
-    return kinds
 
 
 def _halo_of(halo: int | Sequence[int], n_dims: int, *, name: str) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ from shmarray.engine import DEFAULT, Options, check_output, plan_elementwise, pl
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
+    broadcast_shape,
     by_value,
-    chunks_of,
+    chunks_for,
     plain_function,
     positional_arity,
     reachable,
@@ -64,7 +65,7 @@ class Elementwise:
             raise TypeError(f"{name} takes {self._arity} arguments; got {len(args)}")
         inputs = as_scalar_or_array(args, name=name)
         arrays = [value for value in inputs if isinstance(value, np.ndarray)]
-        shape = np.broadcast_shapes(*(value.shape for value in arrays))
+        shape = broadcast_shape([value.shape for value in arrays], name=name)
         signature = tuple((value.dtype, not isinstance(value, np.ndarray)) for value in inputs)
         dtypes = self._result_dtypes(signature, inputs)
         outputs = as_outputs(out, len(dtypes), shape, dtypes, name=name)
@@ -75,7 +76,7 @@ class Elementwise:
                 raise ValueError(f"{name}: two outputs share memory; give each an array of its own")
         results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
         outputs = outputs or [result.view(np.ndarray) for result in results]
-        chunks = chunks_of(results[0] if results else out[0] if isinstance(out, tuple) else out)
+        chunks = chunks_for(shape, [*(out if isinstance(out, tuple) else (out,)), *args])
         joins = self._jit and not self._debug
         inputs = reachable_if_large(inputs) if joins else reachable(inputs)
         targets = outputs if joins else reachable(outputs)
@@ -110,15 +111,15 @@ class Elementwise:
 
     def _infer(self, signature: Signature) -> tuple[np.dtype[Any], ...]:
         from numba import types
-        from numba.np.numpy_support import as_dtype, from_dtype
 
-        result = compiler.return_type(self._function(), [from_dtype(dtype) for dtype, _ in signature])
+        from shmarray.ops.item_types import dtype_of, item_type
+
+        name = self.__name__
+        result = compiler.return_type(self._function(), [item_type(dtype, name=name) for dtype, _ in signature])
         kinds = tuple(result) if isinstance(result, types.BaseTuple) else (result,)
         if not kinds or any(isinstance(kind, types.NoneType) for kind in kinds):
-            raise TypeError(
-                f"{self.__name__} must return a value, or a tuple of values, for each item; it returns {result}"
-            )
-        return tuple(as_dtype(types.unliteral(kind)) for kind in kinds)
+            raise TypeError(f"{name} must return a value, or a tuple of values, for each item; it returns {result}")
+        return tuple(dtype_of(kind, name=name) for kind in kinds)
 
     def _try_out(self, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
         """The dtypes of plain Python's results, from the first items (ones where there is none)."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shmarray import jit as compiler
+from shmarray.array import SharedArray
 from shmarray.configuration import config
 from shmarray.engine import DEFAULT, Options, ReductionShape, check_output, plan_reduction, run
 from shmarray.ops.arguments import plain_function, positional_arity, reachable_if_large
@@ -88,8 +89,11 @@ class Reduction:
     def _check_out(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Array) -> Array | None:
         if out is None:
             return None
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"{self.__name__}: out must be an array; got {type(out).__name__}")
+        if not isinstance(out, SharedArray):
+            raise TypeError(
+                f"{self.__name__}: out must be a SharedArray, as for all kernels; got {type(out).__name__}. "
+                "Make one with shmarray.empty, or leave out away"
+            )
         if out.shape != shape:
             raise ValueError(f"{self.__name__}: out has shape {out.shape}; the result has shape {shape}")
         if not np.can_cast(dtype, out.dtype, casting="same_kind"):
@@ -168,23 +172,27 @@ class Reduction:
 
     def _infer(self, item: np.dtype[Any]) -> np.dtype[Any]:
         from numba import types
-        from numba.np.numpy_support import as_dtype, from_dtype
+
+        from shmarray.ops.item_types import dtype_of, item_type
+
+        name = self.__name__
+
+        def returned(function: Any, what: str, *arguments: np.dtype[Any]) -> np.dtype[Any]:
+            kinds = [item_type(argument, name=name) for argument in arguments]
+            kind = types.unliteral(compiler.return_type(function, kinds))
+            if not isinstance(kind, types.Number | types.Boolean):
+                raise TypeError(f"{what} must return a number, the new accumulator; it returns {kind}")
+            return dtype_of(kind, name=what)
 
         fold, combine = self._compiled_functions()
         dtype = np.asarray(self._identity).dtype
         for _ in range(8):
-            folded = types.unliteral(compiler.return_type(fold, [from_dtype(dtype), from_dtype(item)]))
-            if not isinstance(folded, types.Number | types.Boolean):
-                raise TypeError(f"{self.__name__} must return a number, the new accumulator; it returns {folded}")
-            wider = np.result_type(dtype, as_dtype(folded))
-            joined = types.unliteral(compiler.return_type(combine, [from_dtype(wider), from_dtype(wider)]))
-            wider = np.result_type(wider, as_dtype(joined))
+            wider = np.result_type(dtype, returned(fold, name, dtype, item))
+            wider = np.result_type(wider, returned(combine, f"{name}'s combine", wider, wider))
             if wider == dtype:
                 return dtype
             dtype = wider
-        raise TypeError(
-            f"{self.__name__}: the accumulator's type grows with every step; give an identity of the final type"
-        )
+        raise TypeError(f"{name}: the accumulator's type grows with every step; give an identity of the final type")
 
     def _kernel(self, form: str, item: np.dtype[Any], accumulator: np.dtype[Any]) -> tuple[int, Any]:
         kernel = self._kernels.get((form, item, accumulator))

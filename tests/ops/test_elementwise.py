@@ -242,19 +242,25 @@ def test_times_are_added_and_subtracted():
 
 @pytest.mark.parametrize("code", ["f2", ">f8", ">i4"])
 def test_items_that_numba_has_no_type_for_are_named(code):
-    with pytest.raises((TypeError, sa.KernelCompileError), match="identity"):
+    with pytest.raises(TypeError, match=r"identity: numba cannot compute with dtype .*\.astype\(.*jit=False"):
         identity(sa.zeros(4, code))
 
 
 @pytest.mark.parametrize("code", ["S5", "U3"])
-def test_text_is_refused_by_name_or_passes(code):
-    x = np.array(["a", "b"], code)
-    try:
-        result = identity(sa.array(x))
-    except TypeError as error:
-        assert "identity" in str(error)
-    else:
-        assert np.array_equal(result, x)
+def test_text_passes_through_unchanged(code):
+    x = np.array(["a", "bc"], code)
+    assert np.array_equal(identity(sa.array(x)), x)
+
+
+@sa.elementwise
+def total_of_record(record):
+    return record.a + record.b
+
+
+def test_records_are_read_by_field():
+    x = np.array([(1, 0.5), (2, 0.25)], [("a", "i4"), ("b", "f8")])
+    assert np.array_equal(identity(sa.array(x)), x)
+    assert total_of_record(sa.array(x)).tolist() == [1.5, 2.25]
 
 
 @pytest.mark.parametrize("code", ["f4", "f8", "c8", "i2", "u1"])
@@ -460,7 +466,7 @@ def test_wrong_outputs_are_named():
         increment(a, out=sa.empty((1, 3)))
     with pytest.raises(ValueError, match="gives 2 arrays, so out must be a tuple of 2; got 1"):
         extremes(a, a, out=sa.empty((2, 3)))
-    with pytest.raises(ValueError, match="gives 1 arrays|must be one array"):
+    with pytest.raises(ValueError, match="must be one array; got 2"):
         increment(a, out=(sa.empty((2, 3)), sa.empty((2, 3))))
 
 
@@ -506,8 +512,8 @@ def test_objects_are_refused():
         axpy(1.0, np.array([object()]), sa.ones(1))
     with pytest.raises(TypeError, match="axpy: argument 2 has dtype object"):
         axpy(1.0, sa.ones(1), None)
-    with pytest.raises(TypeError, match="holds Python objects"):
-        axpy(1.0, sa.ones(1), 10**30)
+    with pytest.raises(OverflowError):
+        increment(10**30)
 
 
 def test_the_number_of_arguments_is_checked():
@@ -565,9 +571,11 @@ def test_what_numba_cannot_compile_is_named_with_its_line(everywhere):
 def test_exceptions_name_kernel_and_chunk(parallel_nbytes):
     x = np.ones(100)
     x[42] = -1
-    with sa.config.override(parallel_nbytes=parallel_nbytes):
-        with pytest.raises(sa.KernelError, match=r"positive raised in chunk 4 of 10: ValueError: negative") as caught:
-            positive(sa.array(x, chunks=10))
+    with (
+        sa.config.override(parallel_nbytes=parallel_nbytes),
+        pytest.raises(sa.KernelError, match=r"positive raised in chunk 4 of 10: ValueError: negative") as caught,
+    ):
+        positive(sa.array(x, chunks=10))
     assert (caught.value.kernel, caught.value.chunk) == ("positive", 4)
     assert isinstance(caught.value.__cause__, ValueError)
     assert not isinstance(caught.value, IndexError)
