@@ -50,8 +50,10 @@ class JobTicket:
         self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
 
     def __del__(self) -> None:
-        for listener in _listeners:
-            listener(self.number)
+        number = getattr(self, "number", None)  # None: Ctrl-C came before there was one
+        if number is not None:
+            for listener in _listeners:
+                listener(number)
 
 
 def on_end(listener: Callable[[int], object]) -> None:
