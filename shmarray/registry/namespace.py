@@ -22,6 +22,7 @@ import time
 
 from shmarray.errors import SegmentAccessError, ShmArrayError
 from shmarray.registry.names import lock_name
+from shmarray.segment.interrupts import held_back
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
@@ -49,9 +50,20 @@ class NamespaceLock:
         self._watched = False
         self._depth = 0
         self._held: str | None = None
+        self._guards: list[held_back] = []  # of the sections that are entered
 
     def held(self, namespace: str, *, timeout_s: float = 10.0) -> NamespaceLock:
         """Wait for the lock of `namespace`; release it by leaving the `with` block."""
+        guard = held_back().__enter__()  # until the block is left: Ctrl-C must not leave the lock taken
+        try:
+            self._take(namespace, timeout_s)
+        except BaseException:
+            guard.__exit__(None, None, None)
+            raise
+        self._guards.append(guard)
+        return self
+
+    def _take(self, namespace: str, timeout_s: float) -> None:
         if self._depth:
             # A signal handler on top of a section of ours. The same namespace is ours already.
             if self._held != namespace:
@@ -59,7 +71,6 @@ class NamespaceLock:
         elif not self._try(namespace):
             self._wait(namespace, timeout_s)
         self._depth += 1
-        return self
 
     def prepare(self, namespace: str) -> None:
         """See to it that the lock's file exists."""
@@ -106,8 +117,10 @@ class NamespaceLock:
 
     def __exit__(self, *exception: object) -> None:
         self._depth -= 1
+        guard = self._guards.pop()
         if not self._depth:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        guard.__exit__(None, None, None)
 
     def forget(self) -> None:
         """Close the file, and remove it when the namespace has no other and nobody holds the lock."""
