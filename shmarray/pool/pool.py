@@ -9,14 +9,13 @@ progress callback) runs in place and never waits for it. Workers end with the po
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmarray.configuration import config
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "WorkerInfo", "living_pools"]
 
 _CLOSE_GRACE_S = 2.0  # how long workers get to stop when a pool is closed
+_LOOK_PATIENCE_S = 0.05  # how long `workers` waits for another thread that is not in a call
 _EXIT_PATIENCE_S = 1.0  # how long the exit of the program waits for a daemon thread that is in a call
 
 #: By identity, and without their locks or iteration over weak sets: destructors of any thread look here.
@@ -93,12 +93,19 @@ class Pool:
     @property
     def workers(self) -> list[WorkerInfo]:
         """The workers; they are started if they were not. The caller's own lane is not among them."""
-        if self._holder is None:  # during a call: look without waiting
-            with self._using() as crew, held_back():
-                self._make_ready(crew, self.lanes)
-                crew = self.crew
-        else:
-            crew = self.crew
+        if not self.held_by_this_thread:
+            with held_back():  # the lock would stay taken if Ctrl-C came just after that
+                # During a call of another thread: look, and do not wait for its end.
+                if self._lock.acquire(timeout=_LOOK_PATIENCE_S):
+                    self._holder = threading.get_ident()
+                    try:
+                        self._make_ready(self.crew, self.lanes)
+                    finally:
+                        self._holder = None
+                        self._lock.release()
+            if self._pending:
+                self._tell_pending()
+        crew = self.crew
         return [] if crew is None else [self._describe(crew, worker) for worker in list(crew.workers)]
 
     def _describe(self, crew: Crew, worker: WorkerProcess) -> WorkerInfo:
@@ -229,18 +236,6 @@ class Pool:
                 self._lock.release()
 
     # ------------------------------------------------------------------ the crew
-
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[Crew | None]:
-        """Hold the lock for something else than a dispatch."""
-        with self._lock:
-            self._holder = threading.get_ident()
-            try:
-                yield self.crew
-            finally:
-                self._holder = None
-        if self._pending:
-            self._tell_pending()
 
     def _make_ready(self, crew: Crew | None, count: int) -> Crew:
         """See to it that `count` workers are there and none of them is known to be dead."""

@@ -216,10 +216,12 @@ def test_a_module_beside_the_script_that_is_called_as_one_of_the_standard_librar
     run_python(
         """
 import sys
+import cloudpickle, numba
 import numpy as np
 import shmarray as sa
-sys.path.insert(0, sys.argv[1])
 a = sa.zeros(8, chunks=1)
+sa.get_pool()
+sys.path.insert(0, sys.argv[1])  # after the imports of this program, before those of the workers
 
 @sa.chunkwise(jit=False)
 def add(chunk):

@@ -137,7 +137,7 @@ def test_a_thousand_calls_with_fresh_arrays_leave_no_descriptors_mappings_or_job
                 chunk[0] = [len(one) for one in known]
 
             count(sizes, pool=pool, chunks=(1, 4))
-            assert np.asarray(sizes)[1:].max() < 200
+            assert np.asarray(sizes)[1:].max() < 300  # machine code is kept up to 256 kernels
         assert up(pool) == pids
     finally:
         sa.config.recycle_nbytes = with_room
