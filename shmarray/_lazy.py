@@ -31,6 +31,8 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        # What users may use, not what the module happens to have imported.
+        special = {name for name in vars(sys.modules[package]) if name.startswith("__")}
+        return sorted({*special, *homes})
 
     return load, names

@@ -128,7 +128,10 @@ class Config:
         values: dict[str, Any] = {}
         for name, (default, _, _) in _SETTINGS.items():
             text = environ.get(f"SHMARRAY_{name.upper()}", "")
-            values[name] = _parse(name, text) if text else default
+            try:
+                values[name] = _parse(name, text) if text else default
+            except ValueError as error:
+                raise ValueError(f"the environment variable SHMARRAY_{name.upper()} is wrong: {error}") from None
         empty: Mapping[str, Any] = {}
         self._values = values
         self._overrides = ContextVar("shmarray_overrides", default=empty)

@@ -18,6 +18,7 @@ __all__ = [
     "CorruptSegmentError",
     "KernelCompileError",
     "KernelError",
+    "KernelIndexError",
     "KernelTimeoutError",
     "LockTimeoutError",
     "OutOfSharedMemoryError",

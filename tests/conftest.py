@@ -13,12 +13,17 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 import shmarray
 from shmarray import registry
 from shmarray.registry.removal import read_page
 from shmarray.segment.descriptor import Words, is_known_layout
 from shmarray.segment.mapping import DIRECTORY
+
+# A shared machine stalls for longer than any deadline that would still tell something.
+settings.register_profile("shmarray", deadline=None)
+settings.load_profile("shmarray")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,9 +45,7 @@ def storm_s(request: pytest.FixtureRequest) -> float:
 def segment_files(namespace: str) -> list[str]:
     """All files of a namespace but its lock."""
     return sorted(
-        name
-        for name in os.listdir(DIRECTORY)
-        if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
+        name for name in os.listdir(DIRECTORY) if name.startswith(f"{namespace}~") and not name.endswith("~.lock")
     )
 
 

@@ -77,4 +77,9 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status (the entry point of the installed script)."""
+    try:
+        importlib.import_module("shmarray.configuration")
+    except ValueError as error:  # a variable of the environment that cannot be a setting
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
     cli.main(args=args, prog_name="shmarray")

@@ -26,7 +26,7 @@ from shmarray.engine.loops import Row, emit_rows
 from shmarray.engine.memory import item_pointer, read_word, reserve_words, write_word
 from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import monotonic_ns
-from shmarray.pool.dispatch import claim, finish, over_budget
+from shmarray.pool.dispatch import claim_or_resume, finish, leave_half_way, over_budget, take_progress
 
 __all__ = ["ARITY", "make_driver"]
 
@@ -36,6 +36,10 @@ ARITY = 4
 _i64 = ir.IntType(64)
 _compiled = numba.njit(**jit.options())
 _MAX_DIMS = 64  # NumPy's limit
+
+_TRIAL_ITEMS = 256  # the first items of a chunk, by which the pace is set
+_LOOK_NS = 1_000_000  # how far apart looks at the clock should be
+_MOST_ITEMS = 1 << 40
 
 
 def make_driver(
@@ -60,15 +64,46 @@ def make_driver(
         wide_vectors()
         started = monotonic_ns()
         place = reserve()
+        pace = _TRIAL_ITEMS  # items between two looks at the clock; where there is no budget it does not matter
         while True:
-            index = claim(page, lane)
+            index = claim_or_resume(page, lane)
             if index < 0:
                 return 0
             n_rows = _first_row(block, place, n_operands, index)
-            apply_row(place)
-            for _ in range(n_rows - 1):
-                _next_row(block, place, n_operands)
+            length = read_word(place, 2 * n_operands)
+            if budget_ns == 0 or n_rows * length <= pace:
                 apply_row(place)
+                for _ in range(n_rows - 1):
+                    _next_row(block, place, n_operands)
+                    apply_row(place)
+            else:
+                # The function may be slow, and Ctrl-C must not wait for a whole chunk: look at the clock within it.
+                done = take_progress(page, lane)
+                for _ in range(done // length):
+                    _next_row(block, place, n_operands)
+                column = done % length
+                _advance(place, n_operands, column)
+                since, looked = 0, monotonic_ns()
+                while done < n_rows * length:
+                    part = min(pace - since, length - column)
+                    write_word(place, 2 * n_operands, part)
+                    apply_row(place)
+                    done += part
+                    since += part
+                    if since == pace:
+                        now = monotonic_ns()
+                        pace = max(1, min(_MOST_ITEMS, pace * _LOOK_NS // max(1, now - looked)))
+                        since, looked = 0, now
+                        if now - started > budget_ns and done < n_rows * length:
+                            leave_half_way(page, done)
+                            return 1
+                    if column + part < length:
+                        _advance(place, n_operands, part)
+                        column += part
+                    else:
+                        _advance(place, n_operands, -column)
+                        column = 0
+                        _next_row(block, place, n_operands)
             finish(page, lane, index)
             if over_budget(started, budget_ns):
                 return 1
@@ -104,6 +139,13 @@ def _first_row(block, place, n_operands, index):  # type: ignore[no-untyped-def]
             write_word(place, k, read_word(place, k) + begin * step)
     write_word(place, 2 * n_operands, length)
     return n_rows
+
+
+@_compiled
+def _advance(place, n_operands, items):  # type: ignore[no-untyped-def]
+    """Go `items` further along the row."""
+    for k in range(n_operands):
+        write_word(place, k, read_word(place, k) + items * read_word(place, n_operands + k))
 
 
 @_compiled

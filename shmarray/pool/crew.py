@@ -109,7 +109,7 @@ class Crew:
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self._failed_starts = 0
             logs.logger().error("worker %d (pid %d) died: %s; giving up", worker.lane, death.pid, describe_death(death))
-            self._dismiss(worker.lane)
+            self.dismiss(worker.lane)
             raise CannotStartError(death)
         logs.logger().warning(
             "worker %d (pid %d) died: %s; it is replaced", worker.lane, death.pid, describe_death(death)
@@ -137,8 +137,8 @@ class Crew:
         self._tell_settings(worker)
         return worker
 
-    def _dismiss(self, first_lane: int) -> None:
-        """End the workers from a lane on."""
+    def dismiss(self, first_lane: int) -> None:
+        """End the workers from a lane on, whatever they are at."""
         for worker in self.workers[first_lane - 1 :]:
             worker.kill()
             worker.close()
@@ -159,7 +159,7 @@ class Crew:
                     if interrupt.pressed or time.monotonic() > until:
                         break
         logs.logger().debug("ending workers %s", [worker.pid for worker in self.workers])
-        self._dismiss(1)
+        self.dismiss(1)
         self.relay.close()
 
     def abandon(self) -> None:
@@ -169,7 +169,9 @@ class Crew:
         self.workers = []
         self.relay.abandon()
         self.page.close_descriptor()
-        if self.unsettled:  # forked in a call (by a callback), which the parent goes on with: end it here, on a page apart
+        if (
+            self.unsettled
+        ):  # forked in a call (by a callback), which the parent goes on with: end it here, on a page apart
             self.closing = True
             self.page = self.caller.page = DispatchPage.create(private=True)
             self.page.close_descriptor()

@@ -32,11 +32,11 @@ from shmarray.pool.atomics import (
     store_u8,
 )
 
-__all__ = ["calls", "claim", "finish", "over_budget"]
+__all__ = ["calls", "claim", "claim_or_resume", "finish", "leave_half_way", "over_budget", "take_progress"]
 
 EPOCH, CONTROL, NEXT = at.EPOCH, at.CONTROL, at.NEXT
 JOB, START, STOP, LIMIT = at.JOB, at.START, at.STOP, at.LIMIT
-LEFT, CALLER_SLEEPS = at.LEFT, at.CALLER_SLEEPS
+LEFT, CALLER_SLEEPS, PROGRESS = at.LEFT, at.CALLER_SLEEPS, at.PROGRESS
 SLOTS, SLOT_NBYTES, STATES = at.SLOTS, at.SLOT_NBYTES, at.STATES
 ACTIVE, SLEEPING, CURRENT, COUNT = at.ACTIVE, at.SLEEPING, at.CURRENT, at.COUNT
 FPE, FAILED, SAID = at.FPE, at.FAILED, at.SAID
@@ -66,6 +66,30 @@ def finish(page, lane, index):  # type: ignore[no-untyped-def]
     store_u8(page + STATES + index - load_i64(page + START), DONE)
     count = page + SLOTS + lane * SLOT_NBYTES + COUNT
     store_i64(count, load_i64(count) + 1)
+
+
+@_inline
+def claim_or_resume(page, lane):  # type: ignore[no-untyped-def]
+    """The chunk that this lane (the caller's) left half-way, or else the next one to claim."""
+    if lane == 0 and load_i64(page + PROGRESS) != 0:
+        return load_i64(page + SLOTS + CURRENT)
+    return claim(page, lane)
+
+
+@_inline
+def take_progress(page, lane):  # type: ignore[no-untyped-def]
+    """How many items of the chunk at hand are done already; from now on it counts as not left."""
+    if lane != 0:
+        return 0
+    done = load_i64(page + PROGRESS)
+    store_i64(page + PROGRESS, 0)
+    return done
+
+
+@_inline
+def leave_half_way(page, done):  # type: ignore[no-untyped-def]
+    """The caller goes back to Python with `done` (more than 0) items of its chunk done."""
+    store_i64(page + PROGRESS, done)
 
 
 @_inline
@@ -103,6 +127,7 @@ def _make_publish() -> Callable[..., Any]:
             store_i64(slot + FAILED, 0)
             store_i64(slot + SAID, 0)
             store_i64(slot + CURRENT, -1)
+        store_i64(page + PROGRESS, 0)
         store_i64(page + JOB, job)
         store_i64(page + START, start)
         store_i64(page + STOP, stop)

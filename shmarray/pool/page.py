@@ -11,6 +11,7 @@ Layout (bytes; each line of 64 is written by one side, so that no cache line is 
     128    JOB, START, STOP, LIMIT   i64  job number, its chunks [START, STOP), the highest lane that takes part
     192    LEFT      u32  bumped by a lane that leaves while the caller sleeps on it (futex)
     200    CALLER_SLEEPS   i64
+    208    PROGRESS  i64  items done of the chunk that the caller left half-way, to see to signals; 0: none
     256    a slot of 64 bytes for each lane; lane 0 is the caller:
              ACTIVE   the epoch it works for, or 0      SLEEPING  1 while it sleeps on EPOCH
              CURRENT  the chunk it is at                COUNT     chunks done in this epoch
@@ -39,7 +40,7 @@ __all__ = ["MAX_CHUNKS", "MAX_LANES", "ChunkState", "DispatchPage"]
 
 EPOCH, CONTROL, NEXT = 0, 8, 64
 JOB, START, STOP, LIMIT = 128, 136, 144, 152
-LEFT, CALLER_SLEEPS = 192, 200
+LEFT, CALLER_SLEEPS, PROGRESS = 192, 200, 208
 SLOTS, SLOT_NBYTES = 256, 64
 ACTIVE, SLEEPING, CURRENT, COUNT, FPE, FAILED, READY, SAID = 0, 8, 16, 24, 32, 40, 48, 56
 STATES = 12288

@@ -35,7 +35,15 @@ _SINGLE_THREADED = dict.fromkeys(
     "1",
 )
 
-_START = "import sys; sys.path[:] = sys.argv[6:]; from shmarray.pool.worker import main; main(*map(int, sys.argv[1:6]))"
+# The caller's path, but the standard library first: an `array.py` beside the user's script has not hurt the caller if
+# that came later than the imports. `main` puts the path in the caller's order before it does any work.
+_START = """
+import os, sys
+standard = os.path.dirname(os.__file__)
+sys.path[:] = sorted(sys.argv[6:], key=lambda entry: entry not in (standard, standard + "/lib-dynload"))
+from shmarray.pool.worker import main
+main(*map(int, sys.argv[1:6]), sys.argv[6:])
+"""
 
 
 class WorkerProcess:
@@ -52,7 +60,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        *("_exit", "_kills_before", "_pidfd", "_poll"),
+        *("_exit", "_kills_before", "_pidfd"),
         *("channel", "kernels", "lane", "lent", "pid", "settings", "told"),
     )
 
@@ -79,8 +87,6 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        self._poll = select.poll()
-        self._poll.register(self._pidfd, select.POLLIN)
 
     @property
     def pidfd(self) -> int:
@@ -94,12 +100,16 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs. Costs one system call."""
-        return self._exit is None and not self._poll.poll(0)
+        """Whether the process still runs. Costs one system call; any thread may ask."""
+        return not self.wait(0.0)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; whether it did."""
-        return self._exit is not None or bool(self._poll.poll(timeout_s * 1000))
+        if self._exit is not None:
+            return True
+        poll = select.poll()  # a new one: two threads must not be in the same
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def death(self) -> Death:
         """How it ended; waits for that, and reaps it."""

@@ -197,7 +197,9 @@ class Round:
         closing, crew.closing = crew.closing, False
         try:
             crew.calls.cancel(crew.page.address)
-            until = time.monotonic() + (0.0 if closing else _STOP_GRACE_S)
+            if closing:
+                crew.dismiss(1)
+            until = time.monotonic() + _STOP_GRACE_S
             killed = False
             while not crew.calls.settle(crew.page.address, self.limit, 0, _BITE_NS):
                 with contextlib.suppress(Exception):  # no descriptor left for a new worker, say: the dead one stays

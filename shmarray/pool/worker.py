@@ -62,7 +62,6 @@ class Worker(Lane):
         control_word = CONTROL // 8
         control = -1  # unlike any count: messages are read before the first job
         seen = 0
-        words[self.page.slot(lane, READY)] = os.getpid()
         while True:
             epoch = await_job(address, lane, seen, control, self._spin_ns)
             if epoch < 0:
@@ -70,6 +69,7 @@ class Worker(Lane):
                 self._read_messages()
                 if self._stopping:
                     return
+                words[self.page.slot(lane, READY)] = os.getpid()
                 continue
             seen = epoch
             number = int(words[job_word])
@@ -237,7 +237,7 @@ def _leave_with(parent: int) -> None:
     threading.Thread(target=watch, name="shmarray-watch-caller", daemon=True).start()
 
 
-def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, parent: int) -> None:
+def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, parent: int, path: list[str]) -> None:
     """Run a worker on inherited descriptors; called by the command line that `WorkerProcess` writes."""
     global _current
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle, for the whole pool
@@ -253,6 +253,8 @@ def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, parent: int) -> 
         write_through_page(worker.note_output)
         logs.forward_to(socket.socket(fileno=log_fd), worker.note_output)
         _current = worker
+        sys.path[:] = path
+        sys.argv[:] = [""]
         worker.serve()
     except ChannelClosedError:
         pass

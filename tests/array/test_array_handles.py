@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from tests.second_process import Peer, run_program
 from shmarray.array import handles, locate
 from shmarray.errors import SegmentNotFoundError
+from tests.second_process import Peer, run_program
 
 
 def again(value: Any, protocol: int = pickle.HIGHEST_PROTOCOL) -> Any:

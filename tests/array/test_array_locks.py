@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from tests.second_process import Peer
 from shmarray.errors import LockTimeoutError, SegmentAccessError
+from tests.second_process import Peer
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -71,10 +71,8 @@ def program(body: str) -> Iterator[subprocess.Popen[str]]:
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait(20)
 
 
@@ -288,10 +286,8 @@ def test_a_grandchild_that_holds_the_pipes_does_not_hide_a_death(pool, tmp_path)
     finally:
         with open(grandchild) as file:
             pid = int(file.read())
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         wait_until(lambda: is_gone(pid))
 
 

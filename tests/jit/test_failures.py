@@ -7,10 +7,10 @@ import pickle
 import numba
 import numpy as np
 import pytest
-from tests.jit.loops import binary, compiled
 
 from shmarray import jit
 from shmarray.errors import KernelCompileError
+from tests.jit.loops import binary, compiled
 
 
 def line_of(function, text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.jit.jit_programs import start
 
 _PROGRAM = """

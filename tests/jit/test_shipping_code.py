@@ -12,10 +12,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from tests.jit.loops import apply, asserts, binary, compiled, whole
 
 from shmarray import jit
 from shmarray.errors import KernelCompileError
+from tests.jit.loops import apply, asserts, binary, compiled, whole
 
 X = np.linspace(0.0, 4.0, 9)
 Y = np.linspace(1.0, 2.0, 9)

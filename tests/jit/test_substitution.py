@@ -12,11 +12,11 @@ import numba
 import numpy as np
 import numpy as renamed
 import pytest
-from tests.jit.loops import apply, compiled, whole
 from numpy import exp as from_numpy
 
 from shmarray import jit
 from shmarray.jit import substitution
+from tests.jit.loops import apply, compiled, whole
 
 X = np.array([0.5, 1.0, 2.0])
 Y = np.array([1.0, 2.0, 3.0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
+
 from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, error_in_ulp, evaluate
 
 DTYPES = [np.float32, np.float64]

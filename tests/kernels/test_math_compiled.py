@@ -12,9 +12,9 @@ import numba
 import numpy as np
 import pytest
 from llvmlite import binding
-from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
 
 from shmarray.kernels import math as fast
+from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
 
 PACKED = re.compile(r"\bv(?:fn?m(?:add|sub)\w*|mul|add|sub|div)p[sd]\s.*%[yz]mm")
 

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+
 from tests.kernels.ulp import FUNCTIONS, evaluate
 
 DATA = pathlib.Path(np.__file__).parent / "_core" / "tests" / "data"

@@ -1,0 +1,207 @@
+"""What pools hold: no processor time while idle, no descriptors, mappings or jobs that pile up."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+import shmarray as sa
+from shmarray.pool import current_worker
+from shmarray.pool.process import memory_kills
+from tests.processes import wait_until
+
+
+def cpu_s(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def mapped(pid: int, key: tuple[int, int]) -> bool:
+    inode = f" {key[1]} "
+    with open(f"/proc/{pid}/maps") as file:
+        return any(inode in line and "shm" in line for line in file)
+
+
+def n_mappings(pid: int) -> int:
+    with open(f"/proc/{pid}/maps") as file:
+        return sum(1 for _ in file)
+
+
+def n_descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def up(pool) -> list[int]:
+    wait_until(lambda: all(worker.state == "idle" for worker in pool.workers), timeout_s=60)
+    return [worker.pid for worker in pool.workers]
+
+
+def test_an_idle_pool_burns_no_processor_time(pool):
+    a = sa.zeros(1 << 19)
+
+    @sa.elementwise
+    def more(x):
+        return x + 1
+
+    pids = up(pool)
+    more(a, out=a, pool=pool)
+    time.sleep(0.2)  # not a synchronisation: workers spin for a moment after a call, and may
+    before = [cpu_s(pid) for pid in pids]
+    time.sleep(1.0)
+    assert all(cpu_s(pid) - was <= 0.1 for pid, was in zip(pids, before, strict=True))
+
+
+def test_a_lane_that_a_job_does_not_ask_for_does_not_spin(pool):
+    a, b = sa.zeros(1 << 17), sa.zeros(1 << 17)
+
+    @sa.elementwise
+    def more(x):
+        return x + 1
+
+    pids = up(pool)
+    with sa.config.override(parallel_nbytes=0, chunk_nbytes=1 << 16):
+        more(a, out=b, pool=pool)
+        before = cpu_s(pids[1])
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:  # for the caller and worker 1 alone
+            more(a, out=b, pool=pool)
+        assert cpu_s(pids[1]) - before < 0.5
+
+
+def test_dropping_a_large_array_takes_it_from_idle_workers_too(pool):
+    with_room = sa.config.recycle_nbytes
+    sa.config.recycle_nbytes = 0
+    try:
+        pids = up(pool)
+        a = sa.zeros(1 << 20)
+
+        @sa.chunkwise
+        def touch(chunk):
+            chunk[0] += 1
+
+        touch(a, pool=pool, chunks=1 << 14)
+        key = a.shm.key
+        wait_until(lambda: all(mapped(pid, key) for pid in pids))
+        del a
+        wait_until(lambda: not any(mapped(pid, key) for pid in pids))
+        assert up(pool) == pids
+    finally:
+        sa.config.recycle_nbytes = with_room
+
+
+def test_a_thousand_calls_with_fresh_arrays_leave_no_descriptors_mappings_or_jobs(pool):
+    with_room = sa.config.recycle_nbytes
+    sa.config.recycle_nbytes = 0
+    try:
+        pids = up(pool)
+
+        @sa.elementwise
+        def more(x):
+            return x + 1
+
+        @sa.chunkwise(jit=False)
+        def double(chunk):
+            chunk *= 2
+
+        def calls(n):
+            for k in range(n):
+                a, b = sa.full(2048, float(k)), sa.empty(2048)
+                more(a, out=b, pool=pool)
+                double(b, pool=pool)
+                assert b[-1] == 2 * (k + 1)
+
+        def held():
+            return [(n_descriptors(pid), n_mappings(pid)) for pid in (os.getpid(), *pids)]
+
+        with sa.config.override(parallel_nbytes=0, chunk_nbytes=4096):
+            calls(50)
+            before = held()
+            calls(500)
+            after = held()
+            for was, now in zip(before, after, strict=True):
+                assert now[0] <= was[0] + 8
+                assert now[1] <= was[1] + 40
+            assert all(len(worker.told) < 200 for worker in pool.crew.workers)
+            assert all(len(worker.lent) < 200 for worker in pool.crew.workers)
+
+            sizes = sa.zeros((64, 4), np.int64)
+
+            @sa.chunkwise(jit=False)
+            def count(chunk):
+                worker = current_worker()
+                known = worker._jobs, worker._specs, worker._payloads, worker.addresses
+                chunk[0] = [len(one) for one in known]
+
+            count(sizes, pool=pool, chunks=(1, 4))
+            assert np.asarray(sizes)[1:].max() < 200
+        assert up(pool) == pids
+    finally:
+        sa.config.recycle_nbytes = with_room
+
+
+def test_kernels_that_come_and_go_do_not_pile_up_in_workers(pool):
+    a = sa.zeros(64, chunks=8)
+    pids = up(pool)
+    kernels = [(10**12 + k, b"") for k in range(600)]
+    crew = pool.crew
+
+    class Nothing:
+        pass
+
+    for start in range(0, 600, 50):
+        ticket = Nothing()
+        ticket.number, ticket.kernels, ticket.segments, ticket.spec = -start - 1, kernels[start : start + 50], {}, b""
+        for worker in crew.workers:
+            while worker.channel.waiting:
+                crew.wake()
+                worker.channel.flush()
+            crew.tell(worker, ticket)
+    assert all(len(worker.kernels) <= 256 for worker in crew.workers)
+    for worker in crew.workers:
+        worker.told = {number for number in worker.told if number > 0}
+
+    @sa.chunkwise
+    def add(chunk):
+        chunk += 1
+
+    add(a, pool=pool)
+    assert (np.asarray(a) == 1).all()
+    assert up(pool) == pids
+
+
+def test_a_job_with_more_segments_than_a_socket_takes_messages_for(pool):
+    arrays = [sa.full(8, float(k), chunks=1) for k in range(900)]
+    out = sa.zeros(8, chunks=1)
+
+    @sa.chunkwise(jit=False)
+    def total(*chunks):
+        return sum(chunks)
+
+    total(*arrays, out=out, pool=pool)
+    assert (np.asarray(out) == sum(range(900))).all()
+
+
+def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
+    counters = tmp_path / "vmstat"
+    counters.write_text("nr_free_pages 1\noom_kill 3\nother 9\n")
+    assert memory_kills(str(counters)) == 3
+    assert memory_kills(str(tmp_path / "missing")) == 0
+    counters.write_text("oom_kill_not 3\n")
+    assert memory_kills(str(counters)) == 0
+
+    a = sa.array(np.arange(8), chunks=1)
+    b = sa.empty(8, a.dtype, chunks=1)
+
+    @sa.chunkwise(jit=False)
+    def die(chunk):
+        os.kill(os.getpid(), 9)
+
+    up(pool)
+    monkeypatch.setattr("shmarray.pool.process.memory_kills", lambda: 10**9)
+    with pytest.raises(sa.WorkerDiedError, match="for want of memory") as caught:
+        die(a, out=b, pool=pool, retries=0)
+    assert caught.value.out_of_memory
