@@ -22,7 +22,7 @@ import time
 
 from shmarray.errors import SegmentAccessError, ShmArrayError
 from shmarray.registry.names import lock_name
-from shmarray.segment.interrupts import held_back
+from shmarray.segment.interrupts import Guards
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
@@ -50,17 +50,16 @@ class NamespaceLock:
         self._watched = False
         self._depth = 0
         self._held: str | None = None
-        self._guards: list[held_back] = []  # of the sections that are entered
+        self._guards = Guards()
 
     def held(self, namespace: str, *, timeout_s: float = 10.0) -> NamespaceLock:
         """Wait for the lock of `namespace`; release it by leaving the `with` block."""
-        guard = held_back().__enter__()  # until the block is left: Ctrl-C must not leave the lock taken
+        self._guards.enter()  # until the block is left: Ctrl-C must not leave the lock taken
         try:
             self._take(namespace, timeout_s)
         except BaseException:
-            guard.__exit__(None, None, None)
+            self._guards.leave()
             raise
-        self._guards.append(guard)
         return self
 
     def _take(self, namespace: str, timeout_s: float) -> None:
@@ -117,10 +116,9 @@ class NamespaceLock:
 
     def __exit__(self, *exception: object) -> None:
         self._depth -= 1
-        guard = self._guards.pop()
         if not self._depth:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        guard.__exit__(None, None, None)
+        self._guards.leave()
 
     def forget(self) -> None:
         """Close the file, and remove it when the namespace has no other and nobody holds the lock."""

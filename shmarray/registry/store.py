@@ -34,7 +34,7 @@ from shmarray.registry.removal import destroy, destroy_held
 from shmarray.segment import libc
 from shmarray.segment.descriptor import EXPORTED, GENERATION
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import held_back
+from shmarray.segment.interrupts import Guards, held_back
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
@@ -69,7 +69,7 @@ class Store:
         self.parked: dict[Mapping, None] = {}
         self.parked_nbytes = 0
         self._parked_by_capacity: dict[int, list[Mapping]] = {}
-        self._guards: list[held_back] = []  # of the sections that are entered; guarded by the lock
+        self._guards = Guards()
         self._pending: deque[Mapping] = deque()
         self._watchers: list[Callable[[tuple[int, int]], None]] = []
         self._finalizer: Any = None
@@ -250,18 +250,16 @@ class Store:
 
     def __enter__(self) -> None:
         # Ctrl-C between taking the lock and being inside the block would leave it taken for ever.
-        guard = held_back().__enter__()
+        self._guards.enter()
         self.lock.acquire()
-        self._guards.append(guard)
 
     def __exit__(self, *exception: object) -> None:
-        guard = self._guards.pop()
         self.lock.release()
         try:
             if self._pending:
                 self._drain()
         finally:
-            guard.__exit__(None, None, None)
+            self._guards.leave()
 
     def _drain(self) -> None:
         # `_is_owned`: this may be the garbage collector inside a locked section of this very thread;
