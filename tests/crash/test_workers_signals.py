@@ -96,20 +96,23 @@ def read_workers(process) -> list[int]:
 
 
 INTERRUPTED = """
+armed = False
+
+def handler(number, frame):
+    if armed:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, handler)
 for kernel in (forever, forever_compiled):
-    print("go", flush=True)
+    armed = True
     try:
+        print("go", flush=True)
         kernel(a, **({"out": b} if kernel is forever else {}))
     except KeyboardInterrupt:
-        for _ in range(1000):
-            try:
-                time.sleep(0.05)  # the rest of several Ctrl-C
-                break
-            except KeyboardInterrupt:
-                pass
-        print("interrupted", flush=True)
+        armed = False  # until here each further Ctrl-C comes as an exception, in the middle of the clean-up
+    print("interrupted", flush=True)
     check()
-sys.stdin.readline()
+    sys.stdin.readline()
 print("end", *workers(), flush=True)
 """
 
@@ -117,41 +120,38 @@ print("end", *workers(), flush=True)
 @pytest.mark.parametrize("times", [1, 20])
 def test_ctrl_c_to_the_group_ends_the_call_and_leaves_the_pool_usable(times):
     with program(INTERRUPTED) as process:
-        first = read_workers(process)
-        for kernel in ("python", "compiled"):
+
+        def read(but=()):
             line = process.stdout.readline()
-            while line == "working\n":
+            while line.strip() in but:
                 line = process.stdout.readline()
-            assert line == "go\n"
-            busy = first if kernel == "python" else None
-            if busy is not None:
-                assert process.stdout.readline() == "working\n"
-            for _ in range(times):
-                os.killpg(process.pid, signal.SIGINT)
-                os.sched_yield()
-            if kernel == "compiled":
-                # It may have come before the call was under way: then the call is made anyway, so press on.
-                pressing = threading.Event()
+            return line.strip()
 
-                def press(pressing=pressing):
-                    while not pressing.wait(0.2):
-                        os.killpg(process.pid, signal.SIGINT)
+        first = read_workers(process)
+        assert read() == "go"
+        assert read() == "working"  # in a chunk: now
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+        assert read(but=["working"]) == "interrupted", process.stderr.read()
+        over = threading.Event()
 
-                thread = threading.Thread(target=press)
-                thread.start()
-                line = process.stdout.readline()
-                pressing.set()
-                thread.join()
-            else:
-                line = process.stdout.readline()
-                while line == "working\n":
-                    line = process.stdout.readline()
-            assert line == "interrupted\n", process.stderr.read()
+        def press():
+            while not over.wait(0.1):  # at any moment: in the compiler, in the start of the call, in a chunk
+                for _ in range(times):
+                    os.killpg(process.pid, signal.SIGINT)
+
+        thread = threading.Thread(target=press)
         process.stdin.write("\n")
         process.stdin.flush()
-        word, *pids = process.stdout.readline().split()
-        while word == "working":
-            word, *pids = process.stdout.readline().split()
+        assert read(but=["working"]) == "go", process.stderr.read()
+        thread.start()
+        line = read()
+        over.set()
+        thread.join()
+        assert line == "interrupted", process.stderr.read()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        word, *pids = read(but=["working"]).split() or [""]
         assert word == "end", process.stderr.read()
         assert len(pids) == 2
         assert process.wait(20) == 0, process.stderr.read()
