@@ -138,12 +138,14 @@ class _SharedMutex:
         return code == errno.EOWNERDEAD
 
     def release(self) -> None:
-        if self._pids.pop() != os.getpid():
+        if self._pids and self._pids[-1] != os.getpid():
+            self._pids.pop()
             return  # entered before a fork: the parent holds it, this child does not
         _let_go(self._segment)  # while the mutex is still held, which guards the count; `self` keeps the pages
         if _library().pthread_mutex_unlock(ctypes.c_void_p(self._segment.lock_address)):
             _hold(self._segment)
             raise RuntimeError(f"the lock of {_called(self._segment)} is released by a thread that does not hold it")
+        self._pids.pop()  # only now: a refused release leaves the owner's to it
 
 
 #: address of a mutex -> how often this process's threads hold it. Each hold is a reference to the segment

@@ -6,7 +6,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -92,6 +92,8 @@ class FunctionJob:
     with_info : bool
     """
 
+    runs_python: ClassVar[bool] = True
+
     name: str
     function: bytes
     inputs: tuple[Any, ...]
@@ -161,6 +163,8 @@ def store_chunk(name: str, result: Any, output: Array | None, info: ChunkInfo) -
 class ItemsJob:
     """A scalar function in plain Python, item by item (`elementwise(jit=False)`)."""
 
+    runs_python: ClassVar[bool] = True
+
     function: bytes
     inputs: tuple[Any, ...]
     outputs: tuple[ArraySpec, ...]
@@ -197,7 +201,7 @@ class UfuncJob:
         where = self.where.view(binder) if isinstance(self.where, ArraySpec) else self.where
 
         def do(index: int) -> None:
-            core = grid.slices(index)
+            core: Any = (..., *grid.slices(index))  # the ellipsis: without dimensions, too, a view and not a scalar
             parts = [value[core] if isinstance(value, np.ndarray) else value for value in values]
             out = tuple(output[core] for output in outputs)
             here = where[core] if isinstance(where, np.ndarray) else where
@@ -257,6 +261,8 @@ class ProbeJob:
     The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype,
     then the items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
     """
+
+    runs_python: ClassVar[bool] = True
 
     job: FunctionJob
     scratch: ArraySpec

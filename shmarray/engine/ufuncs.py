@@ -10,11 +10,11 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from shmarray import registry
 from shmarray.chunks import ChunkGrid, normalize_chunks
-from shmarray.engine.execution import run
+from shmarray.engine.execution import Plan, run
 from shmarray.engine.floating import report
 from shmarray.engine.operands import Array, overlap, same_elements
 from shmarray.engine.planning import plan_ufunc, plan_ufunc_reduction
-from shmarray.errors import OutOfSharedMemoryError
+from shmarray.errors import KernelError, OutOfSharedMemoryError
 
 __all__ = ["apply_ufunc", "reduce_ufunc"]
 
@@ -45,8 +45,18 @@ def apply_ufunc(ufunc: np.ufunc, inputs: Sequence[Any], outputs: Sequence[Array]
         return
     # With a mask, what lies under it is kept: it is an input.
     masked = where is not True
-    flags = run(plan_ufunc(ufunc, inputs, outputs, where=where, in_place=in_place or masked))
+    flags = _run(plan_ufunc(ufunc, inputs, outputs, where=where, in_place=in_place or masked))
     report(flags, ufunc.__name__)
+
+
+def _run(plan: Plan) -> int:
+    """Run a plan; what NumPy's loop raises is raised as NumPy would."""
+    try:
+        return run(plan)
+    except KernelError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
 
 
 #: Elements that one call of a ufunc's `reduce` takes. Part of what a result's bits depend on.
@@ -116,7 +126,7 @@ def reduce_ufunc(
     except OutOfSharedMemoryError:
         # The grid decides the bits, so it is kept: the caller alone works through it in private memory.
         partials = np.empty(counts, kind)
-    flags = run(plan_ufunc_reduction(ufunc, array, partials, grid, axes))
+    flags = _run(plan_ufunc_reduction(ufunc, array, partials, grid, axes))
     given: dict[str, Any] = {} if out is None else {"out": out}
     result = ufunc.reduce(partials, axis=axes, dtype=kind, keepdims=keepdims, **given)
     report(flags, "reduce")

@@ -23,7 +23,7 @@ _REMEMBERED = 64
 
 class _Remembered(NamedTuple):
     arrays: tuple[weakref.ref[np.ndarray[Any, Any]], ...]
-    facts: tuple[tuple[Any, Any, Any], ...]  # shape, strides, dtype: all of an array that can change in place
+    facts: tuple[tuple[Any, Any, Any, bool], ...]  # shape, strides, dtype, writeable: what can change in place
     plan: Plan
 
 
@@ -42,7 +42,7 @@ class PlanMemory:
             return None
         for reference, fact, array in zip(remembered.arrays, remembered.facts, arguments, strict=True):
             alive: Any = reference()
-            if alive is not array or fact != (array.shape, array.strides, array.dtype):
+            if alive is not array or fact != (array.shape, array.strides, array.dtype, array.flags.writeable):
                 return None
         return remembered.plan
 
@@ -50,7 +50,7 @@ class PlanMemory:
         """Remember a plan, if it can be run again: all its memory is that of these arguments."""
         if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
             return
-        facts = tuple((array.shape, array.strides, array.dtype) for array in arrays)
+        facts = tuple((array.shape, array.strides, array.dtype, array.flags.writeable) for array in arrays)
         self._plans[tuple(map(id, arrays))] = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)

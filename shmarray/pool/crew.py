@@ -16,12 +16,12 @@ from shmarray import registry
 from shmarray.configuration import config
 from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
-from shmarray.pool.interrupts import held_back
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Death, describe_death
 from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, CURRENT, EPOCH, READY, DispatchPage
 from shmarray.pool.process import WorkerProcess
+from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.pool.ticket import JobTicket
@@ -195,14 +195,20 @@ class Crew:
             del worker.kernels[oldest]
             channel.send(("forget", oldest))
         for key, reference in ticket.segments.items():
-            if key not in worker.lent:
+            if key in worker.lent:
+                segment = reference()
+                if segment is not None and ticket.runs_python:
+                    registry.lent(segment, may_be_kept=True)
+            else:
                 segment = reference()
                 if segment is None:  # cannot be: the plan that is dispatched holds its arrays
                     raise RuntimeError("a segment of a running job is gone")
-                registry.lent(segment)
+                registry.lent(segment, may_be_kept=ticket.runs_python)
                 fd = segment.open_unlocked()
                 try:
-                    channel.send(("map", key, max(segment.nbytes, 1), segment.mode == "r+"), [fd])
+                    # All of the file's room: reused, it may hold a larger array than now, under the same key.
+                    room = max(segment.mapping.capacity, 1)
+                    channel.send(("map", key, room, segment.mode == "r+"), [fd])
                 finally:
                     os.close(fd)
                 worker.lent.add(key)

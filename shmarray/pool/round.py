@@ -22,10 +22,10 @@ from shmarray.errors import WorkerDiedError
 from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.crew import CannotStartError, Crew
-from shmarray.pool.interrupts import held_back
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Death, Failure, Outcome
 from shmarray.pool.page import COUNT, FAILED, FPE, ChunkState
+from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.pool.process import WorkerProcess

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shmarray.pool.lane import Job, SegmentKey
+from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.segment import Segment
@@ -33,7 +34,7 @@ class JobTicket:
         Numbers and payloads of machine code.
     """
 
-    __slots__ = ("kernels", "name", "number", "segments", "spec")
+    __slots__ = ("kernels", "name", "number", "runs_python", "segments", "spec")
 
     def __init__(
         self,
@@ -47,13 +48,15 @@ class JobTicket:
         self.name = name
         self.segments = segments
         self.kernels = kernels
+        self.runs_python = bool(getattr(job, "runs_python", False))
         self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
 
     def __del__(self) -> None:
-        number = getattr(self, "number", None)  # None: Ctrl-C came before there was one
-        if number is not None:
-            for listener in _listeners:
-                listener(number)
+        number = getattr(self, "number", None)
+        if number is not None:  # else its constructor did not get far
+            with held_back():
+                for listener in _listeners:
+                    listener(number)
 
 
 def on_end(listener: Callable[[int], object]) -> None:

@@ -291,9 +291,23 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
             return None
     descriptor = Descriptor.unpack(page, capacity=size - DESCRIPTOR_NBYTES, label=shown)
     if name is not None and descriptor.name != name:
+        if _is_at(fd, f"{DIRECTORY}/{public_name(config.namespace, name)}"):
+            raise CorruptSegmentError(
+                f"the file of array {name!r} says that it is {descriptor.name!r}: it was renamed or copied by hand; "
+                "rename it back, or remove it",
+                name=shown,
+            )
         # Opened before its owner took it back and gave it another name: look again.
         return None
     return descriptor
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == _key(fd)
 
 
 def _map(

@@ -22,6 +22,7 @@ import time
 
 from shmarray.errors import SegmentAccessError, ShmArrayError
 from shmarray.registry.names import lock_name
+from shmarray.segment.interrupts import Guards
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
@@ -49,9 +50,19 @@ class NamespaceLock:
         self._watched = False
         self._depth = 0
         self._held: str | None = None
+        self._guards = Guards()
 
     def held(self, namespace: str, *, timeout_s: float = 10.0) -> NamespaceLock:
         """Wait for the lock of `namespace`; release it by leaving the `with` block."""
+        self._guards.enter()  # until the block is left: Ctrl-C must not leave the lock taken
+        try:
+            self._take(namespace, timeout_s)
+        except BaseException:
+            self._guards.leave()
+            raise
+        return self
+
+    def _take(self, namespace: str, timeout_s: float) -> None:
         if self._depth:
             # A signal handler on top of a section of ours. The same namespace is ours already.
             if self._held != namespace:
@@ -59,7 +70,6 @@ class NamespaceLock:
         elif not self._try(namespace):
             self._wait(namespace, timeout_s)
         self._depth += 1
-        return self
 
     def prepare(self, namespace: str) -> None:
         """See to it that the lock's file exists."""
@@ -108,6 +118,7 @@ class NamespaceLock:
         self._depth -= 1
         if not self._depth:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._guards.leave()
 
     def forget(self) -> None:
         """Close the file, and remove it when the namespace has no other and nobody holds the lock."""

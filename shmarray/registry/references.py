@@ -116,10 +116,13 @@ def reattach(reference: SegmentReference, mode: str) -> Segment:
     return attach_reference(reference, mode=mode)
 
 
-def lent(segment: Segment) -> None:
+def lent(segment: Segment, *, may_be_kept: bool = False) -> None:
     """Say that worker processes map this segment through `open_unlocked`.
 
-    It stays reusable: they hear of its end through `on_unmap`, and are idle before it is reused.
+    It stays reusable: they hear of its end through `on_unmap`, and are idle before it is reused. Not so where
+    a user's Python runs on it (`may_be_kept`): that can keep a view, or fork.
     """
-    mapping = segment.mapping
-    (mapping.parent or mapping).lent = True
+    mapping = segment.mapping.parent or segment.mapping
+    mapping.lent = True
+    if may_be_kept:
+        store.mark_exported(mapping)

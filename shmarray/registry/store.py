@@ -34,6 +34,7 @@ from shmarray.registry.removal import destroy, destroy_held
 from shmarray.segment import libc
 from shmarray.segment.descriptor import EXPORTED, GENERATION
 from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.interrupts import Guards, held_back
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
@@ -68,6 +69,7 @@ class Store:
         self.parked: dict[Mapping, None] = {}
         self.parked_nbytes = 0
         self._parked_by_capacity: dict[int, list[Mapping]] = {}
+        self._guards = Guards()
         self._pending: deque[Mapping] = deque()
         self._watchers: list[Callable[[tuple[int, int]], None]] = []
         self._finalizer: Any = None
@@ -247,25 +249,31 @@ class Store:
     # -- ends -----------------------------------------------------------------------------------
 
     def __enter__(self) -> None:
+        # Ctrl-C between taking the lock and being inside the block would leave it taken for ever.
+        self._guards.enter()
         self.lock.acquire()
 
     def __exit__(self, *exception: object) -> None:
         self.lock.release()
-        if self._pending:
-            self._drain()
+        try:
+            if self._pending:
+                self._drain()
+        finally:
+            self._guards.leave()
 
     def _drain(self) -> None:
         # `_is_owned`: this may be the garbage collector inside a locked section of this very thread;
         # the section's end drains. A lock held by another thread: that thread's section end drains.
-        while self._pending and not self.lock._is_owned():  # type: ignore[attr-defined]
-            if not self.lock.acquire(blocking=False):
-                return
-            try:
-                ended = self._take_ended()
-            finally:
-                self.lock.release()
-            for mapping in ended:
-                self.discard(mapping)
+        with held_back():  # a mapping that is in none of the lists would never be seen to again
+            while self._pending and not self.lock._is_owned():  # type: ignore[attr-defined]
+                if not self.lock.acquire(blocking=False):
+                    return
+                try:
+                    ended = self._take_ended()
+                finally:
+                    self.lock.release()
+                for mapping in ended:
+                    self.discard(mapping)
 
     def _take_ended(self) -> list[Mapping]:
         """Count the pending releases; park what can be, and return what is to be discarded."""
@@ -315,9 +323,8 @@ class Store:
                 words[_GENERATION] = generation + 1
                 # Our odd generation must be out before we read their word (see `_read` of attachment);
                 # a lease has that barrier in it.
-                if mapping.lent:
-                    libc.fence()
-                if not words[_EXPORTED] and (mapping.lent or _is_sole_opener(mapping)):
+                # What workers have mapped cannot be told from what others have by a lease: that goes.
+                if not words[_EXPORTED] and not mapping.lent and _is_sole_opener(mapping):
                     hidden = mapping.hidden_name
                     if hidden is None or not hidden.startswith(mapping.namespace + "~"):
                         hidden = mapping.hidden_name = new_private_name(mapping.namespace)

@@ -153,19 +153,30 @@ assert registry.gc() == ["kept"]
 def test_a_segment_lent_to_workers_stays_reusable_and_they_hear_of_its_end() -> None:
     gone = []
     registry.on_unmap(gone.append)
-    segment = registry.create(7000, "u1", name="x")
+    segment = registry.create(7000, "u1")
     registry.lent(segment)
     fd = segment.open_unlocked()
     address, key = segment.address, segment.key
     del segment
     assert gone == []
-    again = registry.create(7000, "u1", name="y")
+    again = registry.create(7000, "u1")
     assert again.address == address
     del again
     registry.trim()
     assert gone == [key]
     os.close(fd)
     store._watchers.remove(gone.append)
+
+
+def test_a_segment_lent_to_workers_is_not_reused_if_others_may_have_it_too() -> None:
+    named = registry.create(7000, "u1", name="x")
+    registry.lent(named)  # a lease cannot tell workers from a program that opened the name
+    del named
+    assert parked() == 0
+    kept = registry.create(7000, "u1")
+    registry.lent(kept, may_be_kept=True)
+    del kept
+    assert parked() == 0
 
 
 def test_a_kept_array_is_not_recycled() -> None:

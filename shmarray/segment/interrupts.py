@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["held_back"]
+__all__ = ["Guards", "held_back"]
 
 
 class held_back:  # used as a statement: `with held_back() as interrupt`
@@ -55,3 +55,18 @@ class held_back:  # used as a statement: `with held_back() as interrupt`
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pressed = True
         self._frame = frame
+
+
+class Guards(threading.local):
+    """The `held_back` blocks that a lock's sections have opened: each thread closes its own, the last first."""
+
+    def __init__(self) -> None:
+        self._open: list[held_back] = []
+
+    def enter(self) -> None:
+        """Hold Ctrl-C back from here on."""
+        self._open.append(held_back().__enter__())
+
+    def leave(self) -> None:
+        """End what the last `enter` of this thread began."""
+        self._open.pop().__exit__(None, None, None)
