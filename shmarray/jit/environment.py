@@ -40,7 +40,7 @@ _SETTINGS = (
     "USE_LEGACY_TYPE_SYSTEM",
     "USING_SVML",
 )
-_SOURCES = ("engine", "jit", "kernels", "ops")
+_SOURCES = ("engine", "jit", "kernels", "ops", "pool")
 
 
 def environment() -> tuple[Any, ...]:
