@@ -310,7 +310,7 @@ class Stage:
                 f"device:inode {seen['backing']}",
             )
             growth = int(seen["private_growth_nbytes"])
-            allowed = max(plain.nbytes // 20, 4_000_000)
+            allowed = max(plain.nbytes // 20, 12_000_000)  # an interpreter that works grows by some megabytes
             report.check(
                 "the second program copied nothing",
                 growth < allowed,
