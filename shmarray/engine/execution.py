@@ -87,6 +87,8 @@ class Plan:
         Nothing in the job can harm the caller, so it takes part.
     kernels : sequence of (int, jit.Code)
         Number and machine code of what the job names.
+    total : int, optional
+        Chunks of the whole call, for messages and progress, where the plan is a part of it.
     """
 
     __slots__ = (
@@ -101,6 +103,7 @@ class Plan:
         "name",
         "nbytes",
         "private",
+        "total",
     )
 
     def __init__(
@@ -114,8 +117,10 @@ class Plan:
         in_place: bool,
         caller_joins: bool,
         kernels: Sequence[tuple[int, Any]] = (),
+        total: int | None = None,
     ) -> None:
         self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
+        self.total = n_chunks if total is None else total
         self.in_place, self.caller_joins = in_place, caller_joins
         segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
         self.private = any(operand.segment is None for operand in operands)
@@ -161,7 +166,7 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
         if options.progress is False:
             outcome = run_alone(plan.bound, start, plan.n_chunks)
         else:
-            with watching(options.progress, plan.n_chunks, plan.name) as watch:
+            with watching(options.progress, plan.total, plan.name, before=start) as watch:
                 outcome = run_alone(plan.bound, start, plan.n_chunks, watch)
         if outcome.failures:
             raise _kernel_error(plan, outcome.failures)
@@ -172,7 +177,7 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
         if outcome is COMPLETE:
             return 0
         return _Recovery(plan, options, pool, None).finish(outcome)
-    with watching(options.progress, plan.n_chunks, plan.name) as watch:
+    with watching(options.progress, plan.total, plan.name, before=start) as watch:
         return _Recovery(plan, options, pool, watch).run(start)
 
 
@@ -316,7 +321,7 @@ def _kernel_error(plan: Plan, failures: Iterable[Failure]) -> KernelError:
     failure = min(failures, key=lambda failure: failure.chunk)
     cause = failure.error if failure.error is not None else RuntimeError(failure.line)
     kind = KernelIndexError if isinstance(cause, IndexError) else KernelError
-    where = f"in chunk {failure.chunk} of {plan.n_chunks}" if failure.chunk >= 0 else "before its first chunk"
+    where = f"in chunk {failure.chunk} of {plan.total}" if failure.chunk >= 0 else "before its first chunk"
     error = kind(f"{plan.name} raised {where}: {failure.line}", kernel=plan.name, chunk=failure.chunk)
     if failure.traceback:
         cause.add_note(f"In the worker:\n{failure.traceback}")

@@ -145,7 +145,8 @@ def plan_function(
     in_place: bool,
 ) -> Plan:
     """A plan that runs a pickled Python function on each chunk, in the workers alone."""
-    operands, specs = _specs(inputs, grid.shape, writable=in_place)
+    # With a halo a chunk that was changed would be read by its neighbours: there functions return or look.
+    operands, specs = _specs(inputs, grid.shape, writable=in_place and not any(halo))
     target = None
     if output is not None:
         operand = Operand.of(output)
@@ -173,7 +174,9 @@ def plan_probe(
         FunctionJob(name, function, tuple(specs), None, grid, tuple(halo), with_info),
         ArraySpec.of(operand, scratch.shape, writable=True),
     )
-    return Plan(name, 1, scratch.nbytes, job, [*operands, operand], in_place=True, caller_joins=False)
+    nbytes = max(each.array.nbytes for each in operands)
+    operands.append(operand)
+    return Plan(name, 1, nbytes, job, operands, in_place=True, caller_joins=False, total=len(grid))
 
 
 def plan_items(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -59,15 +60,21 @@ class _Bytes:
         self.__array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "data": (address, False), "version": 3}
 
 
-def _claiming(do: Callable[[int], None]) -> Callable[[Lane, int], int]:
-    """A lane's loop around a function of the chunk's index."""
+def _claiming(prepare: Callable[[], Callable[[int], None]]) -> Callable[[Lane, int], int]:
+    """A lane's loop around a function of the chunk's index.
+
+    `prepare` makes that function anew for each run, and nothing of it outlives the run: an array that the user's
+    function refers to must not stay mapped in an idle worker.
+    """
 
     def run(lane: Lane, budget_ns: int) -> int:
         started = time.monotonic_ns()
+        do = None
         while True:
             index = lane.claim()
             if index < 0:
                 return 0
+            do = do or prepare()
             do(index)
             lane.finish(index)
             if budget_ns and time.monotonic_ns() - started > budget_ns:
@@ -103,17 +110,21 @@ class FunctionJob:
     with_info: bool
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
-        function = pickle.loads(self.function)
         values = [value.view(binder) if isinstance(value, ArraySpec) else value for value in self.inputs]
         output = None if self.output is None else self.output.view(binder)
 
-        def do(index: int) -> None:
-            info, window = chunk_window(self.grid, self.halo, index)
-            views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
-            result = function(*views, chunk_info=info) if self.with_info else function(*views)
-            store_chunk(self.name, result, output, info)
+        def prepare() -> Callable[[int], None]:
+            function = pickle.loads(self.function)
 
-        return _claiming(do)
+            def do(index: int) -> None:
+                info, window = chunk_window(self.grid, self.halo, index)
+                views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
+                result = function(*views, chunk_info=info) if self.with_info else function(*views)
+                store_chunk(self.name, result, output, info)
+
+            return do
+
+        return _claiming(prepare)
 
 
 def chunk_window(grid: ChunkGrid, halo: Sequence[int], index: int) -> tuple[ChunkInfo, tuple[slice, ...]]:
@@ -171,17 +182,21 @@ class ItemsJob:
     grid: ChunkGrid
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
-        function = np.frompyfunc(pickle.loads(self.function), len(self.inputs), len(self.outputs))
         values = [value.view(binder) if isinstance(value, ArraySpec) else value for value in self.inputs]
         outputs = [spec.view(binder) for spec in self.outputs]
 
-        def do(index: int) -> None:
-            core = self.grid.slices(index)
-            results = function(*(value[core] if isinstance(value, np.ndarray) else value for value in values))
-            for output, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-                output[core] = result
+        def prepare() -> Callable[[int], None]:
+            function = np.frompyfunc(pickle.loads(self.function), len(self.inputs), len(self.outputs))
 
-        return _claiming(do)
+            def do(index: int) -> None:
+                core = self.grid.slices(index)
+                results = function(*(value[core] if isinstance(value, np.ndarray) else value for value in values))
+                for output, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
+                    output[core] = result
+
+            return do
+
+        return _claiming(prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +222,7 @@ class UfuncJob:
             here = where[core] if isinstance(where, np.ndarray) else where
             ufunc(*parts, out=out, where=here)
 
-        return _noting_flags(_claiming(do))
+        return _noting_flags(_claiming(lambda: do))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +244,7 @@ class UfuncReductionJob:
             place = tuple(slice(p, p + 1) if i in axes else core[i] for i, p in enumerate(position))
             ufunc.reduce(array[core], axis=axes, dtype=partials.dtype, out=partials[place], keepdims=True)
 
-        return _noting_flags(_claiming(do))
+        return _noting_flags(_claiming(lambda: do))
 
 
 def _noting_flags(run: Callable[[Lane, int], int]) -> Callable[[Lane, int], int]:
@@ -254,12 +269,20 @@ def _noting_flags(run: Callable[[Lane, int], int]) -> Callable[[Lane, int], int]
 _PROBE_HEADER = 4096
 
 
+class Probed(NamedTuple):
+    """What was seen of a function on chunk 0."""
+
+    result: Array | None  #: what it returned
+    changed: bool  #: whether it changed what it was given
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeJob:
     """Chunk 0 of a function whose result is not known yet: does it return an array, and of which dtype?
 
     The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype,
     then the items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
+    With a halo nothing is copied back: the caller refuses what works in place there.
     """
 
     runs_python: ClassVar[bool] = True
@@ -270,54 +293,69 @@ class ProbeJob:
     @staticmethod
     def scratch_nbytes(grid: ChunkGrid) -> int:
         """Room for a chunk of the widest number."""
-        items = 1
-        for part in grid.slices(0):
-            items *= part.stop - part.start
-        return _PROBE_HEADER + items * 16
+        return _PROBE_HEADER + math.prod(part.stop - part.start for part in grid.slices(0)) * 16
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
         job = self.job
-        function = pickle.loads(job.function)
         values = [value.view(binder) if isinstance(value, ArraySpec) else value for value in job.inputs]
         scratch = self.scratch.view(binder)
 
         def do(index: int) -> None:
+            function = pickle.loads(job.function)
             info, window = chunk_window(job.grid, job.halo, index)
             views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
-            copies = [view.copy() if isinstance(view, np.ndarray) else view for view in views]
+            copies = [_copy(view) if isinstance(view, np.ndarray) else view for view in views]
             result = function(*copies, chunk_info=info) if job.with_info else function(*copies)
-            if result is None:
-                for view, copy in zip(views, copies, strict=True):
-                    if isinstance(view, np.ndarray) and view.flags.writeable:
-                        view[...] = copy
-                header = pickle.dumps(None)
-            else:
+            pairs = [(view, copy) for view, copy in zip(views, copies, strict=True) if isinstance(view, np.ndarray)]
+            changed = any(view.flags.writeable and not _same_bytes(view, copy) for view, copy in pairs)
+            dtype = None
+            if result is not None:
                 dtype = np.asarray(result).dtype
-                shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
-                room = (scratch.size - _PROBE_HEADER) // max(1, dtype.itemsize)
-                header = pickle.dumps(dtype)
-                if dtype.hasobject or room < np.prod(shape, dtype=object) or len(header) > _PROBE_HEADER - 8:
-                    raise TypeError(f"{job.name} returned dtype {dtype}; give out= with the dtype that you want")
-                stored = (
-                    scratch[_PROBE_HEADER:][: dtype.itemsize * int(np.prod(shape, dtype=object))]
-                    .view(dtype)
-                    .reshape(shape)
-                )
-                at_origin = info._replace(start=tuple(0 for _ in shape), stop=shape)
-                store_chunk(job.name, result, stored, at_origin)
+                self._store(result, dtype, info, scratch)
+            elif changed and not any(job.halo):
+                for view, copy in pairs:
+                    if view.flags.writeable:
+                        view[...] = copy
+            header = pickle.dumps((dtype, changed))
+            if len(header) > _PROBE_HEADER - 8:
+                raise _unknown_dtype(job.name, dtype)
             scratch[:8].view(np.int64)[0] = len(header)
             scratch[8 : 8 + len(header)] = np.frombuffer(header, np.uint8)
 
-        return _claiming(do)
+        return _claiming(lambda: do)
+
+    def _store(self, result: Any, dtype: np.dtype[Any], info: ChunkInfo, scratch: Array) -> None:
+        shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
+        nbytes = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or nbytes > scratch.size - _PROBE_HEADER:
+            raise _unknown_dtype(self.job.name, dtype)
+        stored = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
+        at_origin = info._replace(start=tuple(0 for _ in shape), stop=shape)
+        store_chunk(self.job.name, result, stored, at_origin)
 
     @staticmethod
-    def read(scratch: Array, grid: ChunkGrid) -> Array | None:
-        """Chunk 0 as the function returned it, or None."""
+    def read(scratch: Array, grid: ChunkGrid) -> Probed:
+        """What the job left in `scratch`."""
         length = int(scratch[:8].view(np.int64)[0])
-        dtype = pickle.loads(scratch[8 : 8 + length].tobytes())
+        dtype, changed = pickle.loads(scratch[8 : 8 + length].tobytes())
         if dtype is None:
-            return None
+            return Probed(None, changed)
         shape = tuple(part.stop - part.start for part in grid.slices(0))
-        nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        chunk: Array = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
-        return chunk
+        nbytes = math.prod(shape) * dtype.itemsize
+        result: Array = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
+        return Probed(result, changed)
+
+
+def _unknown_dtype(name: str, dtype: np.dtype[Any] | None) -> TypeError:
+    return TypeError(f"{name} returned dtype {dtype}; give out= with the dtype that you want")
+
+
+def _copy(view: Array) -> Array:
+    copy = view.copy()
+    copy.flags.writeable = view.flags.writeable
+    return copy
+
+
+def _same_bytes(view: Array, copy: Array) -> bool:
+    one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (view, copy))
+    return one.data == other.data

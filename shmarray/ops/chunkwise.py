@@ -60,7 +60,7 @@ class Chunkwise:
         parameters = inspect.signature(getattr(function, "py_func", function)).parameters
         self._with_info = _INFO in parameters
         self._parameters = [p for p in parameters.values() if p.name != _INFO]
-        if jit and self._with_info and list(parameters)[-1] != _INFO:
+        if self._with_info and list(parameters)[-1] != _INFO:
             raise TypeError(f"{self.__name__}: {_INFO} must be the last parameter")
         self._halo = halo
         self._jit, self._precise, self._debug = jit, precise, debug
@@ -86,9 +86,9 @@ class Chunkwise:
         required = sum(p.default is p.empty for p in positional)
         if any(p.kind is p.VAR_POSITIONAL for p in self._parameters):
             if given < required:
-                raise TypeError(f"{self.__name__} takes at least {required} arguments; got {given}")
+                raise TypeError(f"{self.__name__} takes at least {_arguments(required)}; got {given}")
         elif not required <= given <= len(positional):
-            raise TypeError(f"{self.__name__} takes {len(positional)} arguments; got {given}")
+            raise TypeError(f"{self.__name__} takes {_arguments(len(positional))}; got {given}")
 
     # ------------------------------------------------------------------ compilation
 
@@ -247,14 +247,16 @@ class _Call:
     def _run_probed(self, function: bytes, inputs: list[Any], options: Options, facts: dict[str, Any]) -> Any:
         scratch = np.asarray(registry.create((ProbeJob.scratch_nbytes(self.grid),), np.dtype(np.uint8)))
         run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, **facts), options)
-        first = ProbeJob.read(scratch, self.grid)
+        first, changed = ProbeJob.read(scratch, self.grid)
+        if changed and (any(self.halo) or first is not None):
+            raise TypeError(
+                f"{self.name} has a halo, so it must return its result: chunks that are changed in place would be "
+                "read by their neighbours"
+                if any(self.halo)
+                else f"{self.name} changed its chunk and returned an array; do one of the two (begin with chunk.copy())"
+            )
         if first is None:
             self._check_changeable()
-            if any(self.halo):
-                raise TypeError(
-                    f"{self.name} has a halo, so it must return its result: chunks that are changed in place "
-                    "would be read by their neighbours"
-                )
             plan = plan_function(self.name, function, inputs, None, self.grid, self.halo, in_place=True, **facts)
             self._run(plan, options, inputs, [], start=1)
             return None
@@ -320,11 +322,18 @@ class _Call:
                     value[...] = shared
 
 
+def _arguments(count: int) -> str:
+    return "1 argument" if count == 1 else f"{count} arguments"
+
+
 def _halo_of(halo: int | Sequence[int], n_dims: int, *, name: str) -> tuple[int, ...]:
     widths = tuple(halo) if isinstance(halo, Sequence) else (halo,) * n_dims
+    try:
+        widths = tuple(operator.index(width) for width in widths)
+    except TypeError:
+        raise TypeError(f"{name}: halo must be one integer or {n_dims} of them; got {halo!r}") from None
     if len(widths) != n_dims:
         raise ValueError(f"{name}: halo must be one integer or {n_dims} of them; got {halo!r}")
-    widths = tuple(operator.index(width) for width in widths)
     if any(width < 0 for width in widths):
         raise ValueError(f"{name}: halo must not be negative; got {halo!r}")
     return widths

@@ -60,7 +60,7 @@ def refuses_negative(chunk):
 
 @sa.chunkwise(debug=True)
 def out_of_bounds(chunk, i):
-    return chunk + chunk.flat[0] * 0 + np.arange(4.0)[i]
+    return chunk + np.arange(4.0)[int(i)]
 
 
 @sa.chunkwise(jit=False)
@@ -291,7 +291,7 @@ def test_a_halo_and_working_in_place_are_refused_together(jit):
         (-1, ValueError, "must not be negative"),
         ((1, 1, 1), ValueError, "one integer or 2"),
         (0.5, TypeError, "halo"),
-        ("1", (TypeError, ValueError), "halo"),
+        ("1", TypeError, "halo must be one integer or 2 of them; got '1'"),
     ],
 )
 def test_bad_halos_are_named(halo, error, message):
@@ -344,10 +344,11 @@ def test_chunk_numbers_count_in_c_order():
     assert np.array_equal(a, expected)
 
 
-def test_a_compiled_function_takes_chunk_info_last():
-    with pytest.raises(TypeError, match="chunk_info must be the last parameter"):
-        sa.chunkwise(lambda chunk_info, chunk: None)
-    result = sa.map_chunks(lambda chunk_info, chunk: chunk + chunk_info.number, sa.zeros(4), chunks=2, jit=False)
+def test_chunk_info_comes_last():
+    for jit in (True, False):
+        with pytest.raises(TypeError, match="chunk_info must be the last parameter"):
+            sa.chunkwise(lambda chunk_info, chunk: None, jit=jit)
+    result = sa.map_chunks(lambda *chunks, chunk_info: chunks[0] + chunk_info.number, sa.zeros(4), chunks=2, jit=False)
     assert result.tolist() == [0, 0, 1, 1]
 
 
@@ -406,10 +407,29 @@ def test_what_python_functions_print_reaches_the_caller(capfd):
 
 def test_errors_in_the_first_chunk_count_the_whole_grid():
     with pytest.raises(sa.KernelError, match=r"raised in chunk 0 of 3: ZeroDivisionError") as caught:
-        sa.map_chunks(
-            lambda chunk: chunk // int(chunk[0]) if 1 // int(chunk[0]) else chunk, sa.zeros(5), chunks=2, jit=False
-        )
+        sa.map_chunks(lambda chunk: 1 // int(chunk[0]), sa.zeros(5), chunks=2, jit=False)
     assert caught.value.chunk == 0
+
+
+def test_a_function_that_changes_and_returns_is_refused():
+    def both(chunk):
+        chunk += 1
+        return chunk
+
+    a = sa.zeros(5)
+    with pytest.raises(TypeError, match="both changed its chunk and returned an array"):
+        sa.map_chunks(both, a, chunks=2, jit=False)
+    assert not a.any()
+
+
+def test_a_function_with_a_halo_may_only_look():
+    seen = sa.zeros(3)
+
+    def look(chunk, chunk_info):
+        seen[chunk_info.number] = chunk.size
+
+    assert sa.map_chunks(look, sa.zeros(6), chunks=2, halo=1, jit=False) is None
+    assert seen.tolist() == [3, 4, 3]
 
 
 def test_errors_in_other_chunks_are_named():
@@ -486,9 +506,9 @@ def test_in_place_functions_take_no_output():
 def test_read_only_arrays_are_not_changed(namespace):
     sa.array(np.arange(4.0), name="fixed", keep=True)
     fixed = sa.open("fixed", "r")
-    with pytest.raises((TypeError, ValueError, sa.KernelError)):
+    with pytest.raises(sa.KernelCompileError, match="double"):
         double(fixed)
-    with pytest.raises((TypeError, ValueError, sa.KernelError)):
+    with pytest.raises(sa.KernelError, match=r"python_double raised in chunk 0 of 1: ValueError: .*read-only"):
         python_double(fixed)
     assert fixed.tolist() == [0, 1, 2, 3]
     assert doubled(fixed).tolist() == [0, 2, 4, 6]
@@ -513,7 +533,7 @@ def test_wrong_arguments_are_named():
     a = sa.ones((2, 3))
     with pytest.raises(TypeError, match="weighted takes 3 arguments; got 1"):
         weighted(a)
-    with pytest.raises(TypeError, match="doubled takes 1 arguments?; got 2"):
+    with pytest.raises(TypeError, match="doubled takes 1 argument; got 2"):
         doubled(a, a)
     with pytest.raises(TypeError, match="needs at least one array with dimensions"):
         doubled(1.0)
