@@ -293,7 +293,8 @@ class ProbeJob:
     @staticmethod
     def scratch_nbytes(grid: ChunkGrid) -> int:
         """Room for a chunk of the widest number."""
-        return _PROBE_HEADER + math.prod(part.stop - part.start for part in grid.slices(0)) * 16
+        items = math.prod(part.stop - part.start for part in grid.slices(0))
+        return _PROBE_HEADER + 16 * int(items)
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
         job = self.job
