@@ -64,17 +64,17 @@ def _claiming(prepare: Callable[[], Callable[[int], None]]) -> Callable[[Lane, i
     """A lane's loop around a function of the chunk's index.
 
     `prepare` makes that function anew for each run, and nothing of it outlives the run: an array that the user's
-    function refers to must not stay mapped in an idle worker.
+    function refers to must not stay mapped in an idle worker. It does so before the first claim: a function that
+    cannot be loaded is no chunk's fault, and leaves all of them untouched.
     """
 
     def run(lane: Lane, budget_ns: int) -> int:
         started = time.monotonic_ns()
-        do = None
+        do = prepare()
         while True:
             index = lane.claim()
             if index < 0:
                 return 0
-            do = do or prepare()
             do(index)
             lane.finish(index)
             if budget_ns and time.monotonic_ns() - started > budget_ns:
@@ -301,29 +301,33 @@ class ProbeJob:
         values = [value.view(binder) if isinstance(value, ArraySpec) else value for value in job.inputs]
         scratch = self.scratch.view(binder)
 
-        def do(index: int) -> None:
+        def prepare() -> Callable[[int], None]:
             function = pickle.loads(job.function)
-            info, window = chunk_window(job.grid, job.halo, index)
-            views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
-            copies = [_copy(view) if isinstance(view, np.ndarray) else view for view in views]
-            result = function(*copies, chunk_info=info) if job.with_info else function(*copies)
-            pairs = [(view, copy) for view, copy in zip(views, copies, strict=True) if isinstance(view, np.ndarray)]
-            changed = any(view.flags.writeable and not _same_bytes(view, copy) for view, copy in pairs)
-            dtype = None
-            if result is not None:
-                dtype = np.asarray(result).dtype
-                self._store(result, dtype, info, scratch)
-            elif changed and not any(job.halo):
-                for view, copy in pairs:
-                    if view.flags.writeable:
-                        view[...] = copy
-            header = pickle.dumps((dtype, changed))
-            if len(header) > _PROBE_HEADER - 8:
-                raise _unknown_dtype(job.name, dtype)
-            scratch[:8].view(np.int64)[0] = len(header)
-            scratch[8 : 8 + len(header)] = np.frombuffer(header, np.uint8)
 
-        return _claiming(lambda: do)
+            def do(index: int) -> None:
+                info, window = chunk_window(job.grid, job.halo, index)
+                views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
+                copies = [_copy(view) if isinstance(view, np.ndarray) else view for view in views]
+                result = function(*copies, chunk_info=info) if job.with_info else function(*copies)
+                pairs = [(view, copy) for view, copy in zip(views, copies, strict=True) if isinstance(view, np.ndarray)]
+                changed = any(view.flags.writeable and not _same_bytes(view, copy) for view, copy in pairs)
+                dtype = None
+                if result is not None:
+                    dtype = np.asarray(result).dtype
+                    self._store(result, dtype, info, scratch)
+                elif changed and not any(job.halo):
+                    for view, copy in pairs:
+                        if view.flags.writeable:
+                            view[...] = copy
+                header = pickle.dumps((dtype, changed))
+                if len(header) > _PROBE_HEADER - 8:
+                    raise _unknown_dtype(job.name, dtype)
+                scratch[:8].view(np.int64)[0] = len(header)
+                scratch[8 : 8 + len(header)] = np.frombuffer(header, np.uint8)
+
+            return do
+
+        return _claiming(prepare)
 
     def _store(self, result: Any, dtype: np.dtype[Any], info: ChunkInfo, scratch: Array) -> None:
         shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
