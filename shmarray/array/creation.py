@@ -9,7 +9,6 @@ returned as it is, whatever the function would have filled it with.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,7 +182,7 @@ def full(
     value = np.asarray(fill_value)
     if dtype is None:
         dtype = value.dtype
-    np.broadcast_shapes(value.shape, _checked_shape(shape))
+    np.broadcast_shapes(value.shape, registry.check_shape(shape, 1))
     return create_filled(
         shape,
         dtype,
@@ -343,8 +342,8 @@ def from_raw(shm_name: str, shape: Shape, dtype: Any = float, mode: Mode = "r+")
     """
     if mode not in ("r+", "r", "c"):
         raise ValueError(f"mode must be 'r+', 'r' or 'c'; got {mode!r}")
-    dims = _checked_shape(shape)
     kind = check_dtype(dtype)
+    dims = registry.check_shape(shape, kind.itemsize)
     nbytes = math.prod(dims) * kind.itemsize
     return _view(over_segment(registry.adopt(shm_name, nbytes, mode=mode), dims, kind, kind=SharedArray))
 
@@ -384,8 +383,8 @@ def create_filled(
 
     If `fill` fails there is no array: its name goes too.
     """
-    dims = _checked_shape(shape)
     kind = np.dtype(dtype)
+    dims = registry.check_shape(shape, kind.itemsize)
     if if_exists not in ("raise", "open", "replace"):
         raise ValueError(f"if_exists must be 'raise', 'open' or 'replace'; got {if_exists!r}")
     pieces = None if chunks is None else normalize_chunks(chunks, dims, kind.itemsize, config.chunk_nbytes)
@@ -422,9 +421,10 @@ def _opened_or_created(
 
 def _asserted(segment: Segment, name: str, shape: Shape | None, dtype: Any) -> Segment:
     there = segment.descriptor
-    if shape is not None and _checked_shape(shape) != there.shape:
+    asked = None if shape is None else registry.check_shape(shape, 1)
+    if asked is not None and asked != there.shape:
         raise ValueError(
-            f"array {name!r} has shape {there.shape}, not {_checked_shape(shape)}; open it without shape=, or"
+            f"array {name!r} has shape {there.shape}, not {asked}; open it without shape=, or"
             " make another with if_exists='replace'"
         )
     if dtype is not None and np.dtype(dtype) != there.dtype:
@@ -443,16 +443,3 @@ def _over(segment: Segment) -> SharedArray:
 def _view(result: np.ndarray[Any, Any]) -> SharedArray:
     assert isinstance(result, SharedArray)
     return result
-
-
-def _checked_shape(shape: Shape) -> tuple[int, ...]:
-    try:
-        dims = (operator.index(shape),) if not isinstance(shape, Sequence) else tuple(map(operator.index, shape))
-    except TypeError:
-        try:
-            dims = tuple(map(operator.index, shape))  # type: ignore[arg-type]
-        except TypeError:
-            raise TypeError(f"shape must be an integer or a sequence of integers; got {shape!r}") from None
-    if any(extent < 0 for extent in dims):
-        raise ValueError(f"shape must not have negative extents; got {dims}")
-    return dims

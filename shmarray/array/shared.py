@@ -217,10 +217,11 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
                     return result
                 out = kwargs.get("out", ())
                 if len(out) == 1 == len(kwargs) and type(out[0]) is SharedArray and out[0].size <= _SMALL:
+                    into = plain_x if out[0] is x else out[0].view(ndarray)
                     if plain_y is _MISSING:
-                        ufunc(plain_x, out=out[0].view(ndarray))
+                        ufunc(plain_x, out=into)
                     else:
-                        ufunc(plain_x, plain_y, out=out[0].view(ndarray))
+                        ufunc(plain_x, plain_y, out=into)
                     return out[0]
         elif (
             method == "reduce"

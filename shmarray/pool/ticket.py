@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -51,9 +52,10 @@ class JobTicket:
         self.runs_python = bool(getattr(job, "runs_python", False))
         self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         number = getattr(self, "number", None)
-        if number is not None:  # else its constructor did not get far
+        # None: its constructor did not get far. And modules lose their contents while the interpreter goes down.
+        if number is not None and not _is_finalizing():
             with held_back():
                 for listener in _listeners:
                     listener(number)

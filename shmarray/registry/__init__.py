@@ -7,7 +7,7 @@ nothing here looks beyond it.
 from __future__ import annotations
 
 from shmarray.registry.attachment import adopt, attach
-from shmarray.registry.creation import create
+from shmarray.registry.creation import check_shape, create
 from shmarray.registry.listing import SegmentInfo, Usage, info, usage
 from shmarray.registry.listing import list_segments as list
 from shmarray.registry.reclaim import gc, unlink
@@ -21,6 +21,7 @@ __all__ = [
     "adopt",
     "attach",
     "attach_reference",
+    "check_shape",
     "create",
     "export",
     "gc",

@@ -4,13 +4,16 @@ Python raises KeyboardInterrupt between any two instructions of the main thread.
 its number, or while a page is being closed, that would leave something that nobody knows of. Inside `held_back` the
 signal is only noted; the handler that the program has installed hears of it at the end.
 
-Invariant: at the end the program's own handler is in place again, and has been called if the signal came.
+Invariant: at the end of the outermost block the program's own handler is in place again, and has been called if the
+signal came.
 """
 
 from __future__ import annotations
 
-import signal
 import threading
+
+# The functions under those of `signal`, which look every handler up in two enumerations: 15 microseconds a block.
+from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found,unused-ignore]
 from types import FrameType
 from typing import Any
 
@@ -18,29 +21,39 @@ __all__ = ["Guards", "held_back"]
 
 
 class held_back:  # used as a statement: `with held_back() as interrupt`
-    """A block that Ctrl-C does not break; it costs some microseconds.
+    """A block that Ctrl-C does not break; it costs two microseconds, and next to nothing inside another.
 
     Attributes
     ----------
     pressed : bool
-        Whether the signal has come since: no more patience with whoever is waited for.
+        Whether the signal has come since the outermost block began: no more patience with whoever is waited for.
     """
 
-    __slots__ = ("_frame", "_previous", "pressed")
+    __slots__ = ("_frame", "_outer", "_pressed", "_previous")
 
     def __init__(self) -> None:
-        self.pressed = False
+        self._pressed = False
         self._previous: Any = None
+        self._outer: held_back | None = None
         self._frame: FrameType | None = None
+
+    @property
+    def pressed(self) -> bool:
+        """See the class."""
+        return self._pressed if self._outer is None else self._outer.pressed
 
     def __enter__(self) -> held_back:
         # Handlers run in the main thread alone, so others are never interrupted.
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
+        if threading.get_ident() == threading.main_thread().ident:
+            previous = getsignal(SIGINT)
             if callable(previous):  # else it is ignored, ends the process, or belongs to C code
+                outer = getattr(previous, "__self__", None)
+                if type(outer) is held_back:
+                    self._outer = outer
+                    return self
                 self._previous = previous
                 try:
-                    signal.signal(signal.SIGINT, self._note)
+                    signal(SIGINT, self._note)
                 except ValueError:  # the main thread of a subinterpreter: no signal reaches it
                     self._previous = None
         return self
@@ -48,12 +61,12 @@ class held_back:  # used as a statement: `with held_back() as interrupt`
     def __exit__(self, *exc_info: object) -> None:
         previous, self._previous = self._previous, None
         if previous is not None:
-            signal.signal(signal.SIGINT, previous)
-            if self.pressed:
-                previous(signal.SIGINT, self._frame)
+            signal(SIGINT, previous)
+            if self._pressed:
+                previous(SIGINT, self._frame)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
+        self._pressed = True
         self._frame = frame
 
 
