@@ -10,7 +10,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from shmarray.configuration import config
 from shmarray.engine.job import Binder, LocalBinder
@@ -52,13 +53,31 @@ class Options:
     timeout: float | None = None
     retries: int = 2
 
+    @classmethod
+    def of(cls, name: str, keywords: dict[str, Any]) -> Options:
+        """What a call of the kernel `name` was given as keywords, checked."""
+        unknown = keywords.keys() - cls.__slots__
+        if unknown:
+            raise TypeError(
+                f"{name} takes the keywords out, {', '.join(cls.__slots__)}; got {', '.join(sorted(unknown))}. "
+                "Arguments of the function itself are given by position"
+            )
+        return cls(**keywords) if keywords else DEFAULT
+
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, or None; got {self.timeout!r}")
-        if self.retries != int(self.retries) or self.retries < 0:
-            raise ValueError(f"retries must be 0 or a positive integer; got {self.retries!r}")
+        if self.timeout is not None:
+            _check("timeout", self.timeout, Real, "a positive number of seconds, or None", lambda seconds: seconds > 0)
+        _check("retries", self.retries, SupportsIndex, "0 or a positive integer", lambda count: count >= 0)
         if self.pool is not None and not isinstance(self.pool, Pool):
             raise TypeError(f"pool must be a shmarray.Pool or None; got {type(self.pool).__name__}")
+
+
+def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable[[Any], bool]) -> None:
+    """`TypeError` or `ValueError` for a keyword's value that cannot be."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{keyword} must be {expected}; got {value!r}")
+    if not is_good(value):
+        raise ValueError(f"{keyword} must be {expected}; got {value!r}")
 
 
 DEFAULT = Options()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,10 +29,18 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 
-def plain_function(function: Any, *, decorator: str) -> Callable[..., Any]:
-    """The function, or a TypeError that says what a kernel is made of."""
+def plain_function(function: Any, *, decorator: str, jit: bool = True) -> Callable[..., Any]:
+    """The function, or a TypeError that says what a kernel is made of.
+
+    What is compiled must have Python source: a function, or one that the user has put under `numba.njit`.
+    """
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"{decorator} takes a function; got {function!r}")
+    if jit and not isinstance(getattr(function, "py_func", function), types.FunctionType):
+        raise TypeError(
+            f"{decorator} compiles functions written in Python; {function!r} is none. "
+            "Call it in one (for example `lambda x: math.sin(x)`), or pass jit=False"
+        )
     return function  # type: ignore[no-any-return]
 
 
@@ -39,6 +48,8 @@ def positional_arity(function: Callable[..., Any], *, without: Sequence[str] = (
     """How many arguments a kernel's function takes; it must take a fixed number."""
     python = getattr(function, "py_func", function)
     name = getattr(python, "__name__", "kernel")
+    if isinstance(function, np.ufunc):
+        return function.nin
     parameters = [p for p in inspect.signature(python).parameters.values() if p.name not in without]
     if any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
         raise TypeError(

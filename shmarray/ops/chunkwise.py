@@ -52,7 +52,7 @@ class Chunkwise:
     def __init__(
         self, function: Callable[..., Any], *, halo: int | Sequence[int], jit: bool, precise: bool, debug: bool
     ) -> None:
-        self.__wrapped__ = plain_function(function, decorator="chunkwise")
+        self.__wrapped__ = plain_function(function, decorator="chunkwise", jit=jit)
         self.__name__ = getattr(function, "__name__", "kernel")
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__doc__ = function.__doc__
@@ -78,7 +78,7 @@ class Chunkwise:
                 run(plan)
                 return out
         call = _Call(self, arrays, out, chunks)
-        checked = Options(**options)
+        checked = Options.of(self.__name__, options)
         return call.run_compiled(checked) if self._jit else call.run_python(checked)
 
     def _check_arity(self, given: int) -> None:
@@ -194,11 +194,17 @@ class _Call:
         pure = True
         try:
             result = kernel._returned(specs, n_dims)
-        except (KernelCompileError, TypeError):
-            if any(self.halo):
-                raise
+        except (KernelCompileError, TypeError) as error:
             specs = self._specs(writable=True)
-            result = kernel._returned(specs, n_dims)
+            try:
+                result = kernel._returned(specs, n_dims)
+            except (KernelCompileError, TypeError):
+                raise error from error.__cause__  # of the two, the one that has nothing to do with writing
+            if any(self.halo):
+                raise TypeError(
+                    f"{self.name} changes its chunk in place, which with a halo would show its neighbours new values "
+                    "beside old ones; let it return the new chunk"
+                ) from error
             pure = False
         if result is None and self.out is not None:
             raise TypeError(f"{self.name} returns nothing, so there is nothing to put into out; call it without")

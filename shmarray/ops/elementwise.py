@@ -9,7 +9,7 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
-from shmarray.engine import DEFAULT, Options, check_output, plan_elementwise, plan_items, run
+from shmarray.engine import Options, check_output, plan_elementwise, plan_items, run
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -36,7 +36,7 @@ class Elementwise:
     """A kernel made of a scalar function; made by :func:`elementwise`."""
 
     def __init__(self, function: Callable[..., Any], *, jit: bool, precise: bool, debug: bool) -> None:
-        self.__wrapped__ = plain_function(function, decorator="elementwise")
+        self.__wrapped__ = plain_function(function, decorator="elementwise", jit=jit)
         self.__name__ = getattr(function, "__name__", "kernel")
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__doc__ = function.__doc__
@@ -57,7 +57,7 @@ class Elementwise:
             if plan is not None:
                 run(plan)
                 return out
-        return self._call(args, out, Options(**options) if options else DEFAULT)
+        return self._call(args, out, Options.of(self.__name__, options))
 
     def _call(self, args: tuple[Any, ...], out: Any, options: Options) -> Any:
         name = self.__name__

@@ -12,7 +12,7 @@ import numpy as np
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.configuration import config
-from shmarray.engine import DEFAULT, Options, ReductionShape, check_output, plan_reduction, run
+from shmarray.engine import Options, ReductionShape, check_output, plan_reduction, run
 from shmarray.ops.arguments import plain_function, positional_arity, reachable_if_large
 from shmarray.ops.results import new_result, new_shared
 from shmarray.pool import new_number
@@ -63,7 +63,7 @@ class Reduction:
         out: Any = None,
         **options: Any,
     ) -> Any:
-        checked = Options(**options) if options else DEFAULT
+        checked = Options.of(self.__name__, options)
         name = self.__name__
         data = np.asarray(array)
         if data.dtype.hasobject:
