@@ -387,7 +387,7 @@ class _Recovery:
     def _error(self, outcome: Outcome) -> Exception:
         """Why the call cannot go on."""
         plan = self.plan
-        left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.n_chunks)})
+        left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.total)})
         self._mark_unknown()
         error: Exception
         if outcome.failures:
@@ -395,7 +395,7 @@ class _Recovery:
         elif outcome.timed_out:
             error = KernelTimeoutError(
                 f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(left)} "
-                f"of {plan.n_chunks} not done; the workers at them were killed and are replaced",
+                f"of {plan.total} not done; the workers at them were killed and are replaced",
                 kernel=plan.name,
                 timeout_s=self.options.timeout,
                 chunks=tuple(left),
