@@ -46,7 +46,7 @@ def _holders(entry: SegmentInfo) -> str:
 @namespace_option
 @json_option
 def ls(as_json: bool) -> None:
-    """List the named arrays of the namespace."""
+    """List the arrays of the namespace: named ones, and those that were handed to other processes."""
     from shmarray import registry
     from shmarray.configuration import config
 
