@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from shmarray.errors import OutOfSharedMemoryError
 from shmarray.segment import libc
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["SLICE_NBYTES", "free_nbytes", "heeds_huge_advice", "populate", "reserve"]
@@ -180,6 +181,8 @@ def _in_slices(nbytes: int, take: Callable[[int, int], None]) -> None:
         if nbytes - offset > left:
             raise _out(nbytes, left + offset, limit)
         try:
+            if ARMED:
+                reach("create.reserve")
             take(offset, count)
         except OSError as error:
             if error.errno == errno.EFBIG:
