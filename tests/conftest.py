@@ -31,8 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--storm-seconds",
         type=float,
-        default=3.0,
-        help="how long each kill storm lasts (the nightly form: 600)",
+        default=20.0,
+        help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
     )
 
 

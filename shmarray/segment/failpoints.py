@@ -14,8 +14,8 @@ gc         looking at a file that may be nobody's, and removing it
 unlink     removing a name because the user says so
 publish    giving a nameless segment a name, for a handle
 names      the namespace's lock: opened, taken, given back
-dispatch   the caller's side of a call: workers started, told, waited for
-worker     a worker's side: started, messages read, segments mapped, chunks reported
+dispatch   the caller's side of a call: page, workers, messages, the opening, the wait
+worker     a worker's side: waiting, messages, mapping segments, chunks done
 =========  ==========================================================================================
 
 An errno passes over the points whose step is called ``close``, ``unmap``, ``unlock`` or ``advise``: those calls do

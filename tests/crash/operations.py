@@ -118,8 +118,8 @@ VARIANTS = {
     "publish": [(one_nameless, publish)],
 }
 
-#: Both ways to make a file; the second is row 51.
-WAYS = ("", "1")
+#: Both ways to make a file, where that makes a difference; the second is row 51.
+WAYS = ("", "1") if sys.argv[1] in ("create", "detach", "destroy") else ("",)
 
 
 def settle():
