@@ -34,6 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=20.0,
         help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
     )
+    parser.addoption(
+        "--fuzz-rounds",
+        type=int,
+        default=20_000,
+        help="how often a descriptor page is changed at random and opened (offline: 1000000)",
+    )
+    parser.addoption(
+        "--large",
+        action="store_true",
+        help="also make an array of more than 4 GiB (needs that much free shared memory)",
+    )
 
 
 @pytest.fixture

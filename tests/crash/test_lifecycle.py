@@ -32,7 +32,7 @@ SECONDS = float(sys.argv[1])
 
 
 def storm(seed):
-    os.nice(5)  # six such loops would leave little time to the pools
+    os.nice(10)  # six such loops would leave little time to the pools
     choose = random.Random(seed)
     held = []
     while True:
@@ -114,7 +114,7 @@ def pools(out):
                     os.kill(pid, signal.SIGKILL)
                     worker_kills += 1
             if now > due[slot]:
-                due[slot] = now + choose.uniform(0.2, 5.0 + 5.0 * slot)
+                due[slot] = now + choose.uniform(0.2, 10.0 + 10.0 * slot)
                 os.kill(programs[slot], signal.SIGKILL)
                 assert wait(programs[slot]) == -signal.SIGKILL
                 kills += 1
