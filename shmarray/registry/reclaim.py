@@ -8,7 +8,7 @@ Invariants
 * Except on the user's word, a file is removed only under the namespace's lock, under an exclusive lock
   on itself, and while its name still means this inode.
 * Never removed by gc: a segment to be kept, one with a handle in flight, one of an unknown magic or a
-  newer layout version, another user's, anything that is not a regular file.
+  newer layout version, another user's, one that lets others in, anything that is not a regular file.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _reclaim(file_name: str, namespace: str, *, timeout_s: float = DROP_PATIENCE
         if ARMED:
             reach("gc.stat")
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             return None
         if ARMED:
             reach("gc.lock")
