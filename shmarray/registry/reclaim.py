@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import stat
@@ -27,6 +28,7 @@ from shmarray.registry.removal import DROP_PATIENCE_S, OPEN_FLAGS, is_at, read_p
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, Descriptor, Words, is_known_layout
 from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["file_names", "gc", "reclaim_name", "step", "unlink", "unlink_file"]
@@ -34,8 +36,10 @@ __all__ = ["file_names", "gc", "reclaim_name", "step", "unlink", "unlink_file"]
 #: gc within creation: how often a round begins, and how many files one creation looks at.
 _ROUND_S = 5.0
 #: How long a gc that was asked for waits for the namespace's lock; whoever opens the file at hand waits with it.
-_PATIENCE_S = 2.0
+_GC_PATIENCE_S = 2.0
 _STEP = 4
+#: How long a creation waits for somebody who is removing the old file of its name.
+_PATIENCE_S = 1.0
 
 
 def file_names(namespace: str) -> list[str]:
@@ -130,7 +134,7 @@ def gc() -> list[str]:
     _rounds.pop(namespace, None)
     reclaimed = []
     for name in sorted(file_names(namespace)):
-        label = _reclaim(name, namespace, timeout_s=_PATIENCE_S)
+        label = _reclaim(name, namespace, timeout_s=_GC_PATIENCE_S)
         if label is not None and not is_private(name):
             reclaimed.append(label if is_public(name) else name)
     if os.path.exists(f"{DIRECTORY}/{lock_name(namespace)}"):
@@ -180,8 +184,42 @@ def step(namespace: str) -> None:
 
 
 def reclaim_name(file_name: str, namespace: str) -> bool:
-    """Remove the file in the way of a creation, if nobody holds it."""
-    return _reclaim(file_name, namespace) is not None
+    """Remove the file in the way of a creation, if nobody holds it; whether the name is free now, or was lately."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while _reclaim(file_name, namespace) is None:
+        holders = _holders(f"{DIRECTORY}/{file_name}")
+        if holders is not _Holders.REMOVER or time.monotonic() > until_s:
+            return holders is _Holders.NO_FILE
+        time.sleep(50e-6)
+    return True
+
+
+class _Holders(enum.Enum):
+    """Who has locked a file."""
+
+    NO_FILE = enum.auto()
+    REMOVER = enum.auto()  # somebody who found that nobody holds it, and is about to remove it
+    OTHERS = enum.auto()
+
+
+def _holders(path: str) -> _Holders:
+    try:
+        if ARMED:
+            reach("create.who")
+        fd = os.open(path, OPEN_FLAGS)
+    except FileNotFoundError:
+        return _Holders.NO_FILE
+    except OSError:
+        return _Holders.OTHERS
+    try:
+        if ARMED:
+            reach("create.who-lock")
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return _Holders.OTHERS if os.fstat(fd).st_nlink else _Holders.NO_FILE
+    except BlockingIOError:
+        return _Holders.REMOVER
+    finally:
+        os.close(fd)
 
 
 def unlink_file(

@@ -46,7 +46,7 @@ keeper.drop()
 
 STOP = """
 attachment._PATIENCE_S = 0.02
-reclaim._PATIENCE_S = reclaim.DROP_PATIENCE_S = 0.02
+reclaim._PATIENCE_S = reclaim._GC_PATIENCE_S = reclaim.DROP_PATIENCE_S = 0.02
 store_module.DROP_PATIENCE_S = 0.02
 from shmarray.registry import removal, namespace as namespace_module
 removal.DROP_PATIENCE_S = 0.02
