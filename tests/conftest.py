@@ -47,6 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests of the fault table could not run here."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if "test_row_" in report.nodeid]
+    if skipped:
+        terminalreporter.write_line(f"fault table: {len(skipped)} tests skipped, see the reasons above")
+
+
 @pytest.fixture
 def storm_s(request: pytest.FixtureRequest) -> float:
     """How long a kill storm is to last, in seconds."""

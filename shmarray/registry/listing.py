@@ -48,6 +48,8 @@ class SegmentInfo(NamedTuple):
         Pids that map it, as far as visible from here.
     dirty : bool
         A crash-safe call was cut short: the next opener rolls it forward.
+    in_flight : bool
+        A handle is on its way: it stays for a while, also without holders.
     """
 
     name: str | None
@@ -60,6 +62,7 @@ class SegmentInfo(NamedTuple):
     creator_pid: int
     holders: tuple[int, ...]
     dirty: bool
+    in_flight: bool = False
 
 
 class Usage(NamedTuple):
@@ -158,6 +161,7 @@ def _info(descriptor: Descriptor, words: Words, holders: tuple[int, ...]) -> Seg
         creator_pid=descriptor.creator_pid,
         holders=holders,
         dirty=bool(words.dirty),
+        in_flight=words.is_in_flight,
     )
 
 
