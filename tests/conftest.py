@@ -35,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
     )
     parser.addoption(
+        "--worker-kills",
+        type=int,
+        default=16,
+        help="how many workers of crash-safe calls are killed (the nightly form: 1000)",
+    )
+    parser.addoption(
         "--fuzz-rounds",
         type=int,
         default=20_000,

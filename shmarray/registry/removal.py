@@ -72,7 +72,7 @@ def destroy(names: NamespaceLock, file_name: str, namespace: str, key: tuple[int
                 return False
             if ARMED:
                 reach("destroy.read")
-            if not is_private(file_name) and Words.of_page(read_page(fd, status.st_size)).is_in_flight:
+            if not is_private(file_name) and Words.of_page(read_page(fd, status.st_size)).is_needed:
                 return False
             if ARMED:
                 reach("destroy.unlink")
@@ -100,7 +100,7 @@ def destroy_held(names: NamespaceLock, mapping: Mapping) -> bool:
             return False
         if ARMED:
             reach("destroy.read")
-        if Words.of_page(read_page(mapping.fd, mapping.length)).is_in_flight:
+        if Words.of_page(read_page(mapping.fd, mapping.length)).is_needed:
             fcntl.flock(mapping.fd, fcntl.LOCK_SH)
             return False
         if ARMED:
