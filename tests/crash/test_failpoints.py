@@ -17,7 +17,7 @@ NAMES = ("create", "attach", "detach", "destroy", "gc", "unlink", "publish")
 
 
 def run(code: str, *arguments: str) -> str:
-    return run_python(PRELUDE + OPERATIONS + code, *arguments).stdout
+    return run_python(PRELUDE + OPERATIONS + code, *arguments, timeout_s=240.0).stdout
 
 
 KILL = """

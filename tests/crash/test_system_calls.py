@@ -69,7 +69,7 @@ keeper.drop()
 
 @pytest.mark.parametrize("name", ["create", "attach", "detach", "destroy", "gc", "unlink", "publish"])
 def test_killed_at_every_system_call(name: str) -> None:
-    printed = run_python(PRELUDE + OPERATIONS + TRACE, name).stdout
+    printed = run_python(PRELUDE + OPERATIONS + TRACE, name, timeout_s=240.0).stdout
     if "skip" in printed:
         pytest.skip("this process may not trace its own children")
     counts = [int(line.split()[1]) for line in printed.splitlines()]
