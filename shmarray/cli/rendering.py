@@ -113,5 +113,5 @@ def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequenc
     console = Console(highlight=False)
     if not console.is_terminal:
         # In a pipe there is no width to respect, and a folded name could not be read back by a program.
-        console.width = max(console.measure(table).maximum, 1)
+        console.width = max(console.measure(table, options=console.options.update(width=10_000)).maximum, 1)
     console.print(table)
