@@ -12,6 +12,7 @@ from shmarray.engine.planning import (
     plan_items,
     plan_probe,
     plan_reduction,
+    plan_stencil,
 )
 from shmarray.engine.python_job import ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
@@ -32,6 +33,7 @@ __all__ = [
     "plan_items",
     "plan_probe",
     "plan_reduction",
+    "plan_stencil",
     "reduce_ufunc",
     "run",
     "shared_copy",

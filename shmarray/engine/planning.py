@@ -25,6 +25,7 @@ __all__ = [
     "plan_items",
     "plan_probe",
     "plan_reduction",
+    "plan_stencil",
     "plan_ufunc",
     "plan_ufunc_reduction",
 ]
@@ -131,6 +132,57 @@ def plan_chunkwise(
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(array.nbytes for array in arrays)
     return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False, kernels=[kernel])
+
+
+def plan_stencil(
+    name: str,
+    kernel: tuple[int, Any],
+    inputs: Sequence[Array | np.generic],
+    output: Array,
+    grid: ChunkGrid,
+    halo: Sequence[int],
+    modes: Sequence[int],
+    cvals: Sequence[np.generic],
+    *,
+    caller_joins: bool,
+) -> Plan:
+    """A plan that runs a stencil's driver (`shmarray.engine.stencil`) over a grid.
+
+    Parameters
+    ----------
+    inputs : sequence of ndarray or NumPy scalar
+        Arrays broadcast to the grid's shape; none of them shares memory with the output.
+    output : ndarray
+        Contiguous along the last dimension.
+    halo, modes : sequence of int
+        By dimension.
+    cvals : sequence of NumPy scalar
+        Of each array, of its dtype.
+    """
+    arrays = [value for value in inputs if isinstance(value, np.ndarray)]
+    operands = [Operand.of(array) for array in (*arrays, output)]
+    values = [value for value in inputs if not isinstance(value, np.ndarray)]
+    constants, offsets = constant_bytes([*cvals, *values])
+    words: list[int] = []
+    for dimension in zip(grid.shape, grid.chunks, grid.counts, halo, modes, strict=True):
+        words += dimension
+    places, constant_places = [], []
+    for k, operand in enumerate(operands):
+        array = operand.array
+        strides = broadcast_strides(array.shape, array.strides, grid.shape)
+        places.append((len(words), operand.place))
+        if k < len(arrays):
+            constant_places.append((len(words) + 2, offsets[k]))
+        is_packed = strides[-1] == array.itemsize or grid.shape[-1] == 1
+        words += [0, array.itemsize, 0, int(is_packed), *strides]
+    for offset in offsets[len(arrays) :]:
+        constant_places.append((len(words), offset))
+        words.append(0)
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    nbytes = max(array.nbytes for array in (*arrays, output))
+    return Plan(
+        name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
+    )
 
 
 def plan_function(

@@ -4,5 +4,6 @@ from shmarray.engine import ChunkInfo
 from shmarray.ops.chunkwise import chunkwise, map_chunks
 from shmarray.ops.elementwise import elementwise
 from shmarray.ops.reduction import reduction
+from shmarray.ops.stencil import stencil
 
-__all__ = ["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"]
+__all__ = ["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"]
