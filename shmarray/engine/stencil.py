@@ -27,7 +27,15 @@ from numba.extending import intrinsic
 
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
-from shmarray.engine.memory import allocate, item_pointer, read_word, release, reserve_words, write_word
+from shmarray.engine.memory import (
+    allocate,
+    item_pointer,
+    plain_integer,
+    read_word,
+    release,
+    reserve_words,
+    write_word,
+)
 from shmarray.engine.windows import WindowType, emit_window, mark_output
 from shmarray.kernels.boundaries import source_index
 from shmarray.kernels.vectors import wide_vectors
@@ -68,29 +76,29 @@ def make_driver(
         The items' type of the output; values are cast to it.
     n_dims : int
     """
-    m = n_arrays
-    reserve = reserve_words(_AREAS * n_dims + _OPERANDS + (m + 1) * (2 + n_dims))
-    apply_row = _make_row(function, inputs, m, output, n_dims)
+    reserve = reserve_words(_AREAS * n_dims + _OPERANDS + (n_arrays + 1) * (2 + n_dims))
+    apply_row = _make_row(function, inputs, n_arrays, output, n_dims)
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         wide_vectors()
         started = monotonic_ns()
         place = reserve()
+        n, m = plain_integer(n_dims), plain_integer(n_arrays)
         while True:
             index = claim(page, lane)
             if index < 0:
                 return 0
-            _first_box(block, place, n_dims, index)
-            for part in range(2 * n_dims + 1):
-                more = _cut_box(block, place, n_dims, m, part)
+            _first_box(block, place, n, index)
+            for part in range(2 * n + 1):
+                more = _cut_box(block, place, n, m, part)
                 while more:
-                    rows = _prepare_tile(block, place, n_dims, m, part == 2 * n_dims)
+                    rows = _prepare_tile(block, place, n, m, part == 2 * n)
                     for row in range(rows):
-                        _to_row(place, n_dims, m, row)
+                        _to_row(place, n, m, row)
                         apply_row(block, place)
-                    more = _next_tile(place, n_dims)
-                    if read_word(place, _AREAS * n_dims + _BUFFER) != 0:
-                        release(read_word(place, _AREAS * n_dims + _BUFFER))
+                    more = _next_tile(place, n)
+                    if read_word(place, _AREAS * n + _BUFFER) != 0:
+                        release(read_word(place, _AREAS * n + _BUFFER))
             finish(page, lane, index)
             if over_budget(started, budget_ns):
                 return 1
