@@ -13,6 +13,7 @@ from shmarray.engine.planning import (
     plan_probe,
     plan_reduction,
     plan_stencil,
+    plan_task,
 )
 from shmarray.engine.python_job import ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
@@ -34,6 +35,7 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
+    "plan_task",
     "reduce_ufunc",
     "run",
     "shared_copy",

@@ -26,6 +26,7 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
+    "plan_task",
     "plan_ufunc",
     "plan_ufunc_reduction",
 ]
@@ -182,6 +183,31 @@ def plan_stencil(
     nbytes = max(array.nbytes for array in (*arrays, output))
     return Plan(
         name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
+    )
+
+
+def plan_task(
+    name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int
+) -> Plan:
+    """A plan that runs a ready-made kernel (`shmarray.engine.tasks`) over `units` units of work, `step` at a time.
+
+    Arrays are handed over whole; no two of them overlap if one is written.
+    """
+    operands = [Operand.of(value) for value in values if isinstance(value, np.ndarray)]
+    constants, offsets = constant_bytes([value for value in values if not isinstance(value, np.ndarray)])
+    words, places, constant_places = [units, step], [], []
+    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            places.append((len(words), next(remaining_operands).place))
+            words += [0, *value.shape, *value.strides]
+        else:
+            constant_places.append((len(words), next(remaining_offsets)))
+            words.append(0)
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    nbytes = max(operand.array.nbytes for operand in operands)
+    return Plan(
+        name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel]
     )
 
 
