@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._extremes import greater, lesser
-from ._jit import loop
+from ._jit import loop, part
 from .boundaries import source_index
 
 __all__ = ["footprint_rows", "rank_rows", "separable_rows"]
@@ -25,7 +25,7 @@ __all__ = ["footprint_rows", "rank_rows", "separable_rows"]
 _BLOCK = 1024  # columns worked on at a time
 
 
-@loop
+@part
 def _part(flat, offset, start, stop, beyond):
     """Columns `start` to `stop` of the row at `offset`; a row beyond the edges is the constant's."""
     if offset < 0:
@@ -33,25 +33,25 @@ def _part(flat, offset, start, stop, beyond):
     return flat[offset + start : offset + stop]
 
 
-@loop
+@part
 def _add_one(out, a, weight):
     for j in range(out.size):
         out[j] += a[j] * weight
 
 
-@loop
+@part
 def _add_four(out, a, b, c, d, first, second, third, fourth):
     for j in range(out.size):
         out[j] = (((out[j] + a[j] * first) + b[j] * second) + c[j] * third) + d[j] * fourth
 
 
-@loop
+@part
 def _add_pair(out, a, z, weight):
     for j in range(out.size):
         out[j] += (a[j] + z[j]) * weight
 
 
-@loop
+@part
 def _add_four_pairs(out, a, z, b, y, c, x, d, w, first, second, third, fourth):
     for j in range(out.size):
         out[j] = (
@@ -59,7 +59,7 @@ def _add_four_pairs(out, a, z, b, y, c, x, d, w, first, second, third, fourth):
         ) + (d[j] + w[j]) * fourth
 
 
-@loop
+@part
 def _weigh(total, flat, offsets, weights, symmetric, beyond):
     """Set `total` to the weighted sum of the rows at `offsets` of `flat`; an offset of -1 is the row `beyond`."""
     size = weights.size
@@ -178,7 +178,7 @@ def separable_rows(
         _weigh(result, line, offsets, along, along_symmetric, beyond)
 
 
-@loop
+@part
 def _lines(row, source, shape, steps, modes, cval, line, left):
     """Fill `line` with the row of `source` that lies `steps` from row number `row`, continued beyond its ends.
 
@@ -287,13 +287,13 @@ def rank_rows(first, last, source, shape, taps, exchanges, rank, modes, cval, ta
         _copy(target[row * columns : (row + 1) * columns], table[rank])
 
 
-@loop
+@part
 def _copy(out, row):
     for j in range(out.size):
         out[j] = row[j]
 
 
-@loop
+@part
 def _exchange(low, high):
     for j in range(low.size):
         a, b = low[j], high[j]

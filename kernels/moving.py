@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from ._extremes import greatest_or_nan, least_or_nan
-from ._jit import inlined, loop
+from ._jit import inlined, loop, part
 from .boundaries import source_index
 
 __all__ = ["moving_max", "moving_mean", "moving_min", "moving_spread", "moving_sum"]
 
 
-@loop
+@part
 def _gather(tile, source, plane, start, positions, mode, cval, left_column, columns):
     """Copy positions `start` to `start + positions` (beyond the edges too) of some columns."""
     for t in range(positions):
@@ -45,7 +45,7 @@ def _gather(tile, source, plane, start, positions, mode, cval, left_column, colu
                 row[j] = part[j]
 
 
-@loop
+@part
 def _gather_line(tile, source, plane, start, positions, mode, cval):
     """The same of a single column: one run of memory."""
     extent = source.shape[1]
@@ -64,21 +64,21 @@ def _gather_line(tile, source, plane, start, positions, mode, cval):
 def _moving(join: Callable[..., Any], finish: Callable[..., Any]) -> Callable[..., Any]:
     joined, finished = inlined(join), inlined(finish)
 
-    @loop
+    @part
     def double(wide, narrow, shift, count):
         """Windows of twice the length."""
         further = narrow[shift:]
         for j in range(count):
             wide[j] = joined(narrow[j], further[j])
 
-    @loop
+    @part
     def extend(total, part, shift, count):
         """Put a window behind each."""
         further = part[shift:]
         for j in range(count):
             total[j] = joined(total[j], further[j])
 
-    @loop
+    @part
     def store(target, total, k, whole):
         for j in range(target.size):
             target[j] = finished(total[j], k, whole)
@@ -169,7 +169,7 @@ moving_min = _moving(_least, _itself)
 moving_max = _moving(_greatest, _itself)
 
 
-@loop
+@part
 def _join_spreads(mean, spread, other_mean, other_spread, a, b, ratio, weight, count):
     """Means and squared distances from them, of windows side by side; `ratio` is b's share, `weight` n_a n_b / n.
 
@@ -181,7 +181,7 @@ def _join_spreads(mean, spread, other_mean, other_spread, a, b, ratio, weight, c
         mean[j] = a[j] + apart * ratio
 
 
-@loop
+@part
 def _extend_spreads(mean, spread, other_mean, other_spread, ratio, weight, count):
     """The same in place."""
     for j in range(count):
@@ -190,7 +190,7 @@ def _extend_spreads(mean, spread, other_mean, other_spread, ratio, weight, count
         mean[j] = mean[j] + apart * ratio
 
 
-@loop
+@part
 def _store_spreads(target, spread, freedom, root):
     for j in range(target.size):
         value = spread[j] / freedom

@@ -51,10 +51,11 @@ def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> 
     source = _converted(call.source, call.work)
     shape = source.shape
     n = len(shape)
-    passes: list[tuple[tuple[int, int, int], int | None, int | None]] = []
-    for axis in range(n - 2):
-        if lines[axis] is not None:
-            passes.append(((math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])), axis, None))
+    passes: list[tuple[tuple[int, int, int], int | None, int | None]] = [
+        ((math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])), axis, None)
+        for axis in range(n - 2)
+        if lines[axis] is not None
+    ]
     down = n - 2 if n > 1 and lines[n - 2] is not None else None
     along = n - 1 if lines[n - 1] is not None else None
     if down is not None:
@@ -70,14 +71,14 @@ def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> 
         both = first is not None and second is not None
         width = view[2] if both else min(view[2], _WIDTH)
         values: list[Any] = [source.reshape(view)]
-        for axis in (first, second):
-            line = None if axis is None else lines[axis]
+        for which in (first, second):
+            line = None if which is None else lines[which]
             weights = np.empty(0) if line is None else line.weights
             values += [
                 np.ascontiguousarray(weights, call.work),
                 np.int64(0 if line is None else line.left),
                 np.bool_(line is not None and line.is_symmetric),
-                np.int64(0 if axis is None else call.modes[axis]),
+                np.int64(0 if which is None else call.modes[which]),
             ]
         values += [call.work.type(call.cval), np.bool_(call.whole), np.int64(width)]
         units = view[0] * view[1] * -(-view[2] // width)
@@ -134,6 +135,8 @@ def moving_windows(
 ) -> None:
     """Join the elements of a window along each axis in turn; `windows` has length and what lies before, by axis."""
     source, shape = call.source, call.source.shape
+    if source.dtype.kind in "biu" and work.kind == "f":
+        source = _converted(source, work)  # rather than a kernel for each type of integers
     between = np.dtype(np.float64) if call.whole and work.kind == "f" else target.dtype
     if work == source.dtype:
         between = work
@@ -170,7 +173,7 @@ def move_along(
     """One pass of moving windows along the second of three axes."""
     positions, columns, units = tiles(target.shape, length)
     integers = [np.int64(value) for value in (length, before, mode)]
-    values = [source, *integers, cval, cval, np.int64(positions), np.int64(columns), np.bool_(whole)]
+    values: list[Any] = [source, *integers, cval, cval, np.int64(positions), np.int64(columns), np.bool_(whole)]
     nbytes = positions * columns * 8
     run_task(name, ("moving", kernel), values, [target], units, unit_nbytes=nbytes, options=options)
 
@@ -202,12 +205,11 @@ def _effort(steps: int) -> int:
 
 def _constant(cval: float, dtype: np.dtype[Any]) -> np.generic:
     """The value beyond the edges in an array's own dtype; integers are cut and kept within its range."""
-    if dtype.kind == "b":
-        return np.bool_(cval)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return np.asarray(min(max(int(cval), int(limits.min)), int(limits.max))).astype(dtype)[()]  # type: ignore[no-any-return]
-    return dtype.type(cval)  # type: ignore[no-any-return]
+        cval = min(max(int(cval), int(limits.min)), int(limits.max))
+    value: np.generic = dtype.type(cval)
+    return value
 
 
 def _temporary(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

@@ -96,7 +96,7 @@ def gaussian_filter(
 def _gaussian_weights(sigma: float, order: int, radius: int) -> Array:
     """As scipy's: samples of the density, normalised, times the polynomial of the derivative."""
     x = np.arange(-radius, radius + 1)
-    density = np.exp(-0.5 / (sigma * sigma) * x**2)
+    density: Array = np.exp(-0.5 / (sigma * sigma) * x**2)
     density /= density.sum()
     if order == 0:
         return density
@@ -368,10 +368,7 @@ class _Call:
         if out is not None:
             plain = out.view(np.ndarray)
             fits = plain.flags.c_contiguous and plain.dtype.isnative and not np.may_share_memory(plain, self.source)
-            if fits:
-                result = out
-            else:
-                result = new_result(shape, self.dtype)
+            result = out if fits else new_result(shape, self.dtype)
         else:
             result = new_result(shape, self.dtype)
         if result.size:
@@ -390,7 +387,7 @@ def _by_axis(value: Any, n_dims: int, what: str) -> list[Any]:
 
 def _centre(call: _Call, shape: Sequence[int], origin: Any) -> Array:
     """Which element of a box meets the one at hand."""
-    centre = np.array(shape) // 2 + np.array(_by_axis(origin, len(shape), "origin"), int)
+    centre: Array = np.array(shape) // 2 + np.array(_by_axis(origin, len(shape), "origin"), int)
     if np.any(centre < 0) or np.any(centre >= shape):
         raise ValueError(f"{call.name}: origin {origin!r} lies outside the filter of shape {tuple(shape)}")
     return centre
