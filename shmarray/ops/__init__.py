@@ -1,6 +1,7 @@
 """Kernels over SharedArrays: the decorators, and parallel functions that NumPy has no name for."""
 
 from shmarray.engine import ChunkInfo
+from shmarray.ops import random
 from shmarray.ops.chunkwise import chunkwise, map_chunks
 from shmarray.ops.elementwise import elementwise
 from shmarray.ops.filters import (
@@ -31,7 +32,7 @@ __all__ = [
     "maximum_filter",
     "median_filter",
     "minimum_filter",
-
+    "random",
     "reduction",
     "rolling_max",
     "rolling_mean",
