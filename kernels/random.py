@@ -1,9 +1,9 @@
 """Random numbers by counting: Philox4x32-10, and what is made of its words.
 
 Block number `i` of a stream is a function of `i` and of the seed, nothing else: so any part of a stream can be made by
-anybody at any time, and an array holds the same numbers however it is cut. The generator is that of Salmon, Moraes, Dror
-and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), with the constants of Random123. (NumPy's Philox is
-the one of 64-bit multiplications, which no vector unit has.)
+anybody at any time, and an array holds the same numbers however it is cut. The generator is that of Salmon, Moraes,
+Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), with the constants of Random123. (NumPy's Philox
+is the one of 64-bit multiplications, which no vector unit has.)
 
 A block is four numbers of 32 bits; words of 64 bits are pairs of them, the first the lower half::
 
@@ -232,7 +232,7 @@ def shuffle(first, last, key, salt, start, high, low, out):
     top = high
     while top > low:
         bottom = max(low, (top - 1) // BLOCK * BLOCK)
-        taken = _block_words(words, start + np.uint64(bottom), k0, k1)
+        taken = _block_words(words, start + np.uint64(bottom), key, salt)
         for i in range(top - 1, bottom - 1, -1):
             j = np.int64(multiply_high(taken[i - bottom], np.uint64(i + 1)))
             out[i], out[j] = out[j], out[i]

@@ -153,10 +153,10 @@ class Generator:
         low, high = operator.index(low), None if high is None else operator.index(high)
         if high is None:
             low, high = 0, low
-        kind = np.dtype(dtype) if out is None else np.asarray(out).dtype
+        kind: np.dtype[Any] = np.dtype(dtype) if out is None else np.asarray(out).dtype
         if kind.kind not in "iu" or not kind.isnative:
             raise TypeError(f"integers: dtype must be of integers in native byte order; got {kind}")
-        count, limits = high - low + bool(endpoint), np.iinfo(kind)
+        count, limits = high - low + bool(endpoint), np.iinfo(kind.name)
         if count < 1:
             raise ValueError(f"integers: nothing lies from {low} to {high}")
         if low < limits.min or low + count - 1 > limits.max:
