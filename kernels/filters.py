@@ -34,6 +34,12 @@ def _part(flat, offset, start, stop, beyond):
 
 
 @part
+def _copy(out, row):
+    for j in range(row.size):
+        out[j] = row[j]
+
+
+@part
 def _add_one(out, a, weight):
     for j in range(out.size):
         out[j] += a[j] * weight
@@ -101,6 +107,8 @@ def separable_rows(
     first,
     last,
     source,
+    rows,
+    columns,
     down,
     down_left,
     down_symmetric,
@@ -122,8 +130,9 @@ def separable_rows(
     ----------
     first, last : int
         Units to do. A unit is `width` columns of a row; rows of all planes are counted through.
-    source, target : array of shape (planes, rows, columns)
-        C-contiguous, float32 or float64, not the same memory.
+    source, target : 1-D array
+        The elements of an array of shape (planes, rows, columns) in C order; float32 or float64, not the same memory.
+    rows, columns : int
     down, along : 1-D array
         Weights, of the arrays' dtype; of size 0 for an axis that is left alone.
     down_left, along_left : int
@@ -138,8 +147,6 @@ def separable_rows(
     width : int
         All columns, if there are weights for both axes.
     """
-    _, rows, columns = source.shape
-    flat = source.reshape(source.size)
     blocks = (columns + width - 1) // width
     line = np.empty(width + max(1, along.size) - 1, source.dtype)
     beyond = np.full(width if down.size else 1, cval)
@@ -147,25 +154,25 @@ def separable_rows(
     for unit in range(first, last):
         start = unit % blocks * width
         stop = min(columns, start + width)
-        plane, row = unit // blocks // rows, unit // blocks % rows
-        result = target[plane, row, start:stop]
+        row = unit // blocks
+        begin, within = row * columns, row % rows
+        result = target[begin + start : begin + stop]
         if down.size:
             for k in range(down.size):
-                here = source_index(row + k - down_left, rows, down_mode)
-                offsets[k] = -1 if here < 0 else (plane * rows + here) * columns + start
+                here = source_index(within + k - down_left, rows, down_mode)
+                offsets[k] = -1 if here < 0 else begin + (here - within) * columns + start
             if along.size == 0:
-                _weigh(result, flat, offsets, down, down_symmetric, beyond)
+                _weigh(result, source, offsets, down, down_symmetric, beyond)
                 continue
             middle = line[along_left : along_left + columns]
-            _weigh(middle, flat, offsets, down, down_symmetric, beyond)
+            _weigh(middle, source, offsets, down, down_symmetric, beyond)
             if whole:
                 for j in range(columns):
                     middle[j] = np.trunc(middle[j])
         else:
-            middle = flat[(plane * rows + row) * columns : (plane * rows + row + 1) * columns]
-            inner_start, inner_stop = max(0, start - along_left), min(columns, stop - along_left + along.size - 1)
-            for j in range(inner_start, inner_stop):
-                line[j - start + along_left] = middle[j]
+            middle = source[begin : begin + columns]
+            low, high = max(0, start - along_left), min(columns, stop - along_left + along.size - 1)
+            _copy(line[low - start + along_left :], middle[low:high])
         for t in range(max(0, along_left - start)):
             here = source_index(start - along_left + t, columns, along_mode)
             line[t] = cval if here < 0 else middle[here]
@@ -285,12 +292,6 @@ def rank_rows(first, last, source, shape, taps, exchanges, rank, modes, cval, ta
             for e in range(exchanges.shape[0]):
                 _exchange(table[exchanges[e, 0], start:stop], table[exchanges[e, 1], start:stop])
         _copy(target[row * columns : (row + 1) * columns], table[rank])
-
-
-@part
-def _copy(out, row):
-    for j in range(out.size):
-        out[j] = row[j]
 
 
 @part

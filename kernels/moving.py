@@ -9,9 +9,10 @@ That is some `2 log2(k)` steps an element, each a loop along memory that vectori
 it holds and on nothing else, so the bits are the same wherever an array is cut; sums have the accuracy of pairwise
 summation and never subtract, as running sums do.
 
-Arrays are seen as `(before, positions, columns)`, the window moving along the second axis. A tile of positions and
-columns is copied, converted and continued beyond its edges, and lies flat: one position further is `columns` elements
-further, so both directions of memory are one loop.
+An array of any rank is seen as `(planes, positions, columns)`, the window moving along the second axis, and given by
+its elements in C order. A tile of positions and columns is copied, converted and continued beyond its edges, and lies
+flat: one position further is `columns` elements further, so windows along rows and along columns are one and the same
+loop.
 """
 
 # numba types these functions by their arguments.
@@ -32,113 +33,108 @@ __all__ = ["moving_max", "moving_mean", "moving_min", "moving_spread", "moving_s
 
 
 @part
-def _gather(tile, source, plane, start, positions, mode, cval, left_column, columns):
-    """Copy positions `start` to `start + positions` (beyond the edges too) of some columns."""
-    for t in range(positions):
-        here = source_index(start + t, source.shape[1], mode)
-        row = tile[t * columns : (t + 1) * columns]
-        if here < 0:
-            row[:] = cval
-        else:
-            part = source[plane, here, left_column : left_column + columns]
-            for j in range(columns):
-                row[j] = part[j]
+def _copy(out, to, source, start, count):
+    target, part = out[to : to + count], source[start : start + count]
+    for j in range(count):
+        target[j] = part[j]
 
 
 @part
-def _gather_line(tile, source, plane, start, positions, mode, cval):
-    """The same of a single column: one run of memory."""
-    extent = source.shape[1]
-    line = source[plane].reshape(extent)
-    low, high = max(0, -start), min(positions, extent - start)
-    for t in range(low):
+def _gather(tile, source, base, extent, columns, start, positions, column, width, mode, cval):
+    """Copy some columns of positions `start` to `start + positions`, some of them beyond the edges, into a tile.
+
+    `base` is where the plane begins in `source`; it has `extent` positions of `columns` columns.
+    """
+    low, high = min(positions, max(0, -start)), max(0, min(positions, extent - start))
+    if width == columns and low < high:  # one run of memory
+        _copy(tile, low * width, source, base + (start + low) * columns, (high - low) * width)
+    for t in range(positions):
+        if width == columns and low <= t < high:
+            continue
         here = source_index(start + t, extent, mode)
-        tile[t] = cval if here < 0 else line[here]
-    for t in range(low, high):
-        tile[t] = line[start + t]
-    for t in range(max(low, high), positions):
-        here = source_index(start + t, extent, mode)
-        tile[t] = cval if here < 0 else line[here]
+        if here < 0:
+            tile[t * width : (t + 1) * width] = cval
+        else:
+            _copy(tile, t * width, source, base + here * columns + column, width)
 
 
 def _moving(join: Callable[..., Any], finish: Callable[..., Any]) -> Callable[..., Any]:
     joined, finished = inlined(join), inlined(finish)
 
     @part
-    def double(wide, narrow, shift, count):
-        """Windows of twice the length."""
-        further = narrow[shift:]
+    def combine(out, a, b, shift, count):
+        """Windows that are put together from one, and another that begins `shift` elements further."""
+        further = b[shift : shift + count]
         for j in range(count):
-            wide[j] = joined(narrow[j], further[j])
+            out[j] = joined(a[j], further[j])
 
     @part
-    def extend(total, part, shift, count):
-        """Put a window behind each."""
-        further = part[shift:]
+    def store(out, to, total, start, count, k, whole):
+        target, part = out[to : to + count], total[start : start + count]
         for j in range(count):
-            total[j] = joined(total[j], further[j])
+            target[j] = finished(part[j], k, whole)
 
-    @part
-    def store(target, total, k, whole):
-        for j in range(target.size):
-            target[j] = finished(total[j], k, whole)
-
-    def moving(first, last, source, k, left, mode, cval, like, tile_positions, tile_columns, whole, target):
+    def moving(
+        first, last, source, extent, out_extent, columns, k, left, mode, cval, tile_positions, tile_columns, whole,
+        target,
+    ):  # fmt: skip
         """Join each window of `k` positions.
 
         Parameters
         ----------
         first, last : int
             Units to do: tiles of the target, counted through planes, then positions, then columns.
-        source : array of shape (planes, positions, columns)
+        source : 1-D array
+        extent, out_extent : int
+            Positions of the source, and of the target.
+        columns : int
+            Of both.
         k : int
             Length of the window.
         left : int
             How far before a position of the target its window begins in the source.
-        mode, cval
+        mode : int
             What lies beyond the edges, see `shmarray.kernels.boundaries`.
-        like : scalar
+        cval : scalar
             Of the type to compute in.
         tile_positions, tile_columns : int
             Extents of a tile of the target.
         whole : bool
             Cut means to whole numbers, as integer arrays do.
-        target : array of shape (planes, any, columns)
+        target : 1-D array
         """
-        _, out_positions, columns = target.shape
         across = (columns + tile_columns - 1) // tile_columns
-        along = (out_positions + tile_positions - 1) // tile_positions
+        along = (out_extent + tile_positions - 1) // tile_positions
         room = (tile_positions + k - 1) * tile_columns
-        narrow, wide = np.empty(room, type(like)), np.empty(room, type(like))
-        total = np.empty(tile_positions * tile_columns, type(like))
+        narrow, wide = np.full(room, cval), np.empty(room, type(cval))
+        total, spare = np.empty(room, type(cval)), np.empty(room, type(cval))
         for unit in range(first, last):
             plane, rest = unit // (along * across), unit % (along * across)
             start, column = rest // across * tile_positions, rest % across * tile_columns
-            stop, width = min(out_positions, start + tile_positions), min(tile_columns, columns - column)
+            stop, width = min(out_extent, start + tile_positions), min(tile_columns, columns - column)
             positions = stop - start + k - 1
-            if columns == 1:
-                _gather_line(narrow, source, plane, start - left, positions, mode, cval)
-            else:
-                _gather(narrow, source, plane, start - left, positions, mode, cval, column, width)
+            base = plane * extent * columns
+            _gather(narrow, source, base, extent, columns, start - left, positions, column, width, mode, cval)
             have, covered, count = 1, 0, (stop - start) * width
             while True:
                 if k & have:
                     if covered == 0:
-                        total[:count] = narrow[:count]
+                        _copy(total, 0, narrow, 0, count)
                     else:
-                        extend(total, narrow, covered * width, count)
+                        combine(spare, total, narrow, covered * width, count)
+                        total, spare = spare, total
                     covered += have
                 if covered == k:
                     break
-                double(wide, narrow, have * width, (positions - 2 * have + 1) * width)
+                combine(wide, narrow, narrow, have * width, (positions - 2 * have + 1) * width)
                 narrow, wide = wide, narrow
                 have *= 2
-            if columns == 1:
-                store(target[plane].reshape(out_positions)[start:stop], total, k, whole)
+            to = (plane * out_extent + start) * columns + column
+            if width == columns:
+                store(target, to, total, 0, count, k, whole)
             else:
                 for t in range(stop - start):
-                    part = total[t * width : (t + 1) * width]
-                    store(target[plane, start + t, column : column + width], part, k, whole)
+                    store(target, to + t * columns, total, t * width, width, k, whole)
 
     return loop(moving)
 
@@ -170,79 +166,70 @@ moving_max = _moving(_greatest, _itself)
 
 
 @part
-def _join_spreads(mean, spread, other_mean, other_spread, a, b, ratio, weight, count):
-    """Means and squared distances from them, of windows side by side; `ratio` is b's share, `weight` n_a n_b / n.
+def _join_spreads(out, a, b, room, shift, ratio, weight, count):
+    """Means and squared distances from them of windows side by side: Chan, Golub and LeVeque (1979).
 
-    Chan, Golub and LeVeque (1979).
+    In each array the means stand first and the distances `room` further; `ratio` is b's share of the elements, `weight`
+    is `n_a n_b / n`.
     """
+    mean, mean_a, mean_b = out[:count], a[:count], b[shift : shift + count]
+    spread, spread_a, spread_b = out[room:], a[room:], b[room + shift :]
     for j in range(count):
-        apart = other_mean[j] - a[j]
-        spread[j] = b[j] + other_spread[j] + apart * apart * weight
-        mean[j] = a[j] + apart * ratio
+        apart = mean_b[j] - mean_a[j]
+        spread[j] = spread_a[j] + spread_b[j] + apart * apart * weight
+        mean[j] = mean_a[j] + apart * ratio
 
 
 @part
-def _extend_spreads(mean, spread, other_mean, other_spread, ratio, weight, count):
-    """The same in place."""
+def _store_spreads(out, to, spread, start, count, freedom, root):
+    target, part = out[to : to + count], spread[start : start + count]
     for j in range(count):
-        apart = other_mean[j] - mean[j]
-        spread[j] = spread[j] + other_spread[j] + apart * apart * weight
-        mean[j] = mean[j] + apart * ratio
-
-
-@part
-def _store_spreads(target, spread, freedom, root):
-    for j in range(target.size):
-        value = spread[j] / freedom
+        value = part[j] / freedom
         target[j] = np.sqrt(value) if root else value
 
 
 @loop
-def moving_spread(first, last, source, k, ddof, root, tile_positions, tile_columns, target):
+def moving_spread(
+    first, last, source, extent, out_extent, columns, k, ddof, root, tile_positions, tile_columns, target
+):
     """Variance of each window of `k` positions, `ddof` degrees of freedom less; its square root if `root`.
 
     Other parameters are as above; windows lie within the source, and the computation is in float64.
     """
-    _, out_positions, columns = target.shape
     across = (columns + tile_columns - 1) // tile_columns
-    along = (out_positions + tile_positions - 1) // tile_positions
+    along = (out_extent + tile_positions - 1) // tile_positions
     room = (tile_positions + k - 1) * tile_columns
-    tables = np.empty((4, room))
-    mean, spread = np.empty(tile_positions * tile_columns), np.empty(tile_positions * tile_columns)
+    narrow, wide, total, spare = np.empty(2 * room), np.empty(2 * room), np.empty(2 * room), np.empty(2 * room)
     for unit in range(first, last):
         plane, rest = unit // (along * across), unit % (along * across)
         start, column = rest // across * tile_positions, rest % across * tile_columns
-        stop, width = min(out_positions, start + tile_positions), min(tile_columns, columns - column)
+        stop, width = min(out_extent, start + tile_positions), min(tile_columns, columns - column)
         positions = stop - start + k - 1
-        now, then = tables[:2], tables[2:]
-        if columns == 1:
-            _gather_line(now[0], source, plane, start, positions, 0, 0.0)
-        else:
-            _gather(now[0], source, plane, start, positions, 0, 0.0, column, width)
-        now[1, : positions * width] = 0
+        _gather(narrow, source, plane * extent * columns, extent, columns, start, positions, column, width, 0, 0.0)
+        narrow[room : room + positions * width] = 0.0
         have, covered, count = 1, 0, (stop - start) * width
         while True:
             if k & have:
                 if covered == 0:
-                    mean[:count], spread[:count] = now[0, :count], now[1, :count]
+                    _copy(total, 0, narrow, 0, count)
+                    _copy(total, room, narrow, room, count)
                 else:
-                    shift, n = covered * width, covered + have
-                    _extend_spreads(
-                        mean, spread, now[0, shift:], now[1, shift:], have / n, covered * (have / n), count
+                    n = covered + have
+                    _join_spreads(
+                        spare, total, narrow, room, covered * width, have / n, covered * (have / n), count
                     )
+                    total, spare = spare, total
                 covered += have
             if covered == k:
                 break
-            shift = have * width
             _join_spreads(
-                then[0], then[1], now[0, shift:], now[1, shift:], now[0], now[1], 0.5, have / 2,
-                (positions - 2 * have + 1) * width,
-            )  # fmt: skip
-            now, then = then, now
+                wide, narrow, narrow, room, have * width, 0.5, have / 2, (positions - 2 * have + 1) * width
+            )
+            narrow, wide = wide, narrow
             have *= 2
-        if columns == 1:
-            _store_spreads(target[plane].reshape(out_positions)[start:stop], spread, k - ddof, root)
+        to = (plane * out_extent + start) * columns + column
+        if width == columns:
+            _store_spreads(target, to, total, room, count, k - ddof, root)
         else:
             for t in range(stop - start):
-                part = spread[t * width : (t + 1) * width]
-                _store_spreads(target[plane, start + t, column : column + width], part, k - ddof, root)
+                _store_spreads(target, to + t * columns, total, room + t * width, width, k - ddof, root)

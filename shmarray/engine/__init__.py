@@ -13,7 +13,7 @@ from shmarray.engine.planning import (
     plan_probe,
     plan_reduction,
     plan_stencil,
-    plan_task,
+    plan_units,
 )
 from shmarray.engine.python_job import ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
@@ -35,7 +35,7 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
-    "plan_task",
+    "plan_units",
     "reduce_ufunc",
     "run",
     "shared_copy",

@@ -26,9 +26,9 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
-    "plan_task",
     "plan_ufunc",
     "plan_ufunc_reduction",
+    "plan_units",
 ]
 
 
@@ -186,10 +186,10 @@ def plan_stencil(
     )
 
 
-def plan_task(
+def plan_units(
     name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int
 ) -> Plan:
-    """A plan that runs a ready-made kernel (`shmarray.engine.tasks`) over `units` units of work, `step` at a time.
+    """A plan that runs a ready-made kernel (`shmarray.engine.units`) over `units` units of work, `step` at a time.
 
     Arrays are handed over whole; no two of them overlap if one is written.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from shmarray.engine import Options
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import run_task
+from shmarray.ops.units import run_units
 
 __all__ = ["Line", "correlate_lines", "correlate_taps", "moving_windows", "rank_taps"]
 
@@ -70,7 +70,7 @@ def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> 
         made = target if is_last and target.dtype == call.work else _temporary(shape, call.work)
         both = first is not None and second is not None
         width = view[2] if both else min(view[2], _WIDTH)
-        values: list[Any] = [source.reshape(view)]
+        values: list[Any] = [source.reshape(-1), np.int64(view[1]), np.int64(view[2])]
         for which in (first, second):
             line = None if which is None else lines[which]
             weights = np.empty(0) if line is None else line.weights
@@ -83,7 +83,7 @@ def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> 
         values += [call.work.type(call.cval), np.bool_(call.whole), np.int64(width)]
         units = view[0] * view[1] * -(-view[2] // width)
         unit_nbytes = width * call.work.itemsize
-        _run(call, ("filters", "separable_rows"), values, made.reshape(view), units, unit_nbytes)
+        _run(call, ("filters", "separable_rows"), values, made.reshape(-1), units, unit_nbytes)
         if call.whole:
             np.trunc(made, out=made)
         source = made
@@ -172,10 +172,12 @@ def move_along(
 ) -> None:
     """One pass of moving windows along the second of three axes."""
     positions, columns, units = tiles(target.shape, length)
+    extents = [np.int64(extent) for extent in (source.shape[1], *target.shape[1:])]
     integers = [np.int64(value) for value in (length, before, mode)]
-    values: list[Any] = [source, *integers, cval, cval, np.int64(positions), np.int64(columns), np.bool_(whole)]
+    values: list[Any] = [source.reshape(-1), *extents, *integers, cval, np.int64(positions), np.int64(columns)]
+    values.append(np.bool_(whole))
     nbytes = positions * columns * 8
-    run_task(name, ("moving", kernel), values, [target], units, unit_nbytes=nbytes, options=options)
+    run_units(name, ("moving", kernel), values, [target.reshape(-1)], units, unit_nbytes=nbytes, options=options)
 
 
 def tiles(shape: Sequence[int], length: int) -> tuple[int, int, int]:
@@ -191,7 +193,7 @@ def tiles(shape: Sequence[int], length: int) -> tuple[int, int, int]:
 def _run(
     call: Call, home: tuple[str, str], inputs: Sequence[Any], output: Array, units: int, unit_nbytes: int
 ) -> None:
-    run_task(call.name, home, inputs, [output], units, unit_nbytes=unit_nbytes, options=call.options)
+    run_units(call.name, home, inputs, [output], units, unit_nbytes=unit_nbytes, options=call.options)
 
 
 def _rows_of(array: Array) -> tuple[int, int]:

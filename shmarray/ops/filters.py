@@ -18,7 +18,7 @@ from shmarray.ops.borders import boundary_modes
 from shmarray.ops.filter_passes import Line, correlate_lines, correlate_taps, moving_windows, rank_taps
 from shmarray.ops.networks import selection_network
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import packed
+from shmarray.ops.units import packed
 
 __all__ = [
     "convolve",

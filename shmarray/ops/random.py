@@ -23,7 +23,7 @@ import numpy.typing as npt
 from shmarray.array import SharedArray
 from shmarray.engine import Options
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import run_task
+from shmarray.ops.units import run_units
 
 __all__ = ["Generator", "integers", "normal", "permutation", "uniform"]
 
@@ -184,7 +184,7 @@ class Generator:
         while top > 1:
             bottom = max(1, (top - 1) // _SHUFFLED * _SHUFFLED)
             values = [*key, np.uint64(start), np.int64(top), np.int64(bottom)]
-            run_task("permutation", ("random", "shuffle"), values, [plain], 1, unit_nbytes=1)
+            run_units("permutation", ("random", "shuffle"), values, [plain], 1, unit_nbytes=1)
             top = bottom
         if source is None:
             return order
@@ -235,7 +235,7 @@ class _Draw:
         target = self.result.view(np.ndarray).reshape(-1)
         start = generator._take(target.size, aligned=aligned)
         inputs = [*(np.uint64(word) for word in generator._key), np.uint64(start), *values]
-        run_task(
+        run_units(
             self.name,
             ("random", kernel),
             inputs,

@@ -12,7 +12,7 @@ from shmarray.array import SharedArray
 from shmarray.engine import Options
 from shmarray.ops.filter_passes import move_along, tiles
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import packed, run_task
+from shmarray.ops.units import packed, run_units
 
 __all__ = ["rolling_max", "rolling_mean", "rolling_min", "rolling_std", "rolling_sum"]
 
@@ -162,12 +162,20 @@ class _Call:
         result, target = self._result(self.real_dtype, out)
         if target.size:
             positions, columns, units = tiles(self.out_view, self.window)
+            extents = [np.int64(extent) for extent in (self.view[1], *self.out_view[1:])]
             integers = [np.int64(value) for value in (self.window, ddof)]
-            run_task(
+            run_units(
                 self.name,
                 ("moving", "moving_spread"),
-                [self.source.reshape(self.view), *integers, np.bool_(True), np.int64(positions), np.int64(columns)],
-                [target.reshape(self.out_view)],
+                [
+                    self.source.reshape(-1),
+                    *extents,
+                    *integers,
+                    np.bool_(True),
+                    np.int64(positions),
+                    np.int64(columns),
+                ],
+                [target.reshape(-1)],
                 units,
                 unit_nbytes=positions * columns * 8,
                 options=self.options,

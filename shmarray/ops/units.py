@@ -9,11 +9,11 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.configuration import config
-from shmarray.engine import DEFAULT, Options, plan_task, run
+from shmarray.engine import DEFAULT, Options, plan_units, run
 from shmarray.ops.arguments import reachable, reachable_if_large
 from shmarray.pool import new_number
 
-__all__ = ["packed", "run_task"]
+__all__ = ["packed", "run_units"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +26,7 @@ def packed(array: Any) -> Array:
     return np.ascontiguousarray(plain, dtype=plain.dtype.newbyteorder("="))
 
 
-def run_task(
+def run_units(
     name: str,
     home: tuple[str, str],
     inputs: Sequence[Array | np.generic],
@@ -63,7 +63,7 @@ def run_task(
 
             from numba import types
 
-            from shmarray.engine.tasks import make_driver
+            from shmarray.engine.units import make_driver
             from shmarray.kernels._jit import part
             from shmarray.ops.item_types import item_type
 
@@ -72,13 +72,13 @@ def run_task(
             items = [(item_type(dtype, name=name), n_dims) for dtype, n_dims in signature]
             return make_driver(function, [types.Array(item, n, "C") if n else item for item, n in items])
 
-        code = compiler.compile(driver, (int,) * 4, key=("task", home, signature))
+        code = compiler.compile(driver, (int,) * 4, key=("units", home, signature))
         kernel = _kernels[home, signature] = (new_number(), code)
     largest = max(value.nbytes for value in (*inputs, *outputs))
     is_large = largest >= config.parallel_nbytes
     seen = reachable_if_large([*inputs, *outputs]) if not is_large else reachable([*inputs, *outputs])
     step = max(1, min(config.chunk_nbytes // max(1, unit_nbytes), -(-units // 8) if is_large else units))
-    run(plan_task(name, kernel, seen, units, step), options)
+    run(plan_units(name, kernel, seen, units, step), options)
     for output, target in zip(outputs, seen[len(inputs) :], strict=True):
         if target is not output:
             output[...] = target
