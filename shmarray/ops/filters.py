@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from shmarray.array import SharedArray
-from shmarray.engine import Options
 from shmarray.ops.borders import boundary_modes
 from shmarray.ops.filter_passes import Line, correlate_lines, correlate_taps, moving_windows, rank_taps
 from shmarray.ops.networks import selection_network
 from shmarray.ops.results import new_result
-from shmarray.ops.units import packed
+from shmarray.ops.units import options_of, packed
 
 __all__ = [
     "convolve",
@@ -332,7 +331,7 @@ class _Call:
 
     def __init__(self, name: str, input: Any, mode: Any, cval: Any, out: Any, options: dict[str, Any]) -> None:
         self.name, self.out = name, out
-        self.options = Options.of(name, options)
+        self.options = options_of(name, options)
         array = np.asarray(input)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype == np.float16:
             raise TypeError(

@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shmarray.array import SharedArray
-from shmarray.engine import Options
 from shmarray.ops.results import new_result
-from shmarray.ops.units import run_units
+from shmarray.ops.units import options_of, run_units
 
 __all__ = ["Generator", "integers", "normal", "permutation", "uniform"]
 
@@ -205,7 +204,7 @@ class _Draw:
 
     def __init__(self, name: str, size: Size, dtype: np.dtype[Any], out: Any, options: dict[str, Any]) -> None:
         self.name, self.dtype, self.out = name, dtype, out
-        self.options = Options.of(name, options)
+        self.options = options_of(name, options)
         self.scalar = size is None and out is None
         shape: tuple[int, ...]
         if size is None:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from shmarray.array import SharedArray
-from shmarray.engine import Options
 from shmarray.ops.filter_passes import move_along, tiles
 from shmarray.ops.results import new_result
-from shmarray.ops.units import packed, run_units
+from shmarray.ops.units import options_of, packed, run_units
 
 __all__ = ["rolling_max", "rolling_mean", "rolling_min", "rolling_std", "rolling_sum"]
 
@@ -114,7 +113,7 @@ class _Call:
     """One call: arguments checked, the array seen as (before, positions, columns)."""
 
     def __init__(self, name: str, a: Any, window: Any, axis: Any, options: dict[str, Any]) -> None:
-        self.name, self.options = name, Options.of(name, options)
+        self.name, self.options = name, options_of(name, options)
         array = np.asarray(a)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or array.dtype == np.float16:
             raise TypeError(f"{name} takes arrays of integers, booleans, float32 or float64; got dtype {array.dtype}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,16 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.chunks import ChunkGrid
-from shmarray.engine import Options, check_output, default_chunks, plan_stencil, run, shared_copy
+from shmarray.engine import (
+    Options,
+    Plan,
+    check_output,
+    default_chunks,
+    plan_stencil,
+    run,
+    run_crash_safe,
+    shared_copy,
+)
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -95,39 +105,47 @@ class Stencil:
         outputs = as_outputs(out, 1, shape, (dtype,), name=name)
         result = new_result(shape, dtype) if out is None else None
         output = outputs[0] if result is None else result.view(np.ndarray)
-        # The old values are what windows show, so an input that is the output is read from a copy of it.
         in_place = check_output(output, arrays, name=name)
         if output.size == 0:
             return result if out is None else out
-        if in_place:
-            inputs = [
-                shared_copy(value).array if isinstance(value, np.ndarray) and np.shares_memory(value, output) else value
-                for value in inputs
-            ]
-        reach = reachable_if_large if is_safe else reachable
-        target = output
-        if output.strides[-1] != output.itemsize and shape[-1] != 1:
-            target = new_result(shape, output.dtype).view(np.ndarray)  # its rows must be contiguous
-        (target,) = reach([target])
         chunks = chunks_for(shape, [out, *args])
-        grid = ChunkGrid(shape, default_chunks(target) if chunks is None else chunks)
+        joins = is_safe and not options.workers_alone
+        reach = reachable_if_large if joins else reachable
+        is_packed = output.strides[-1] == output.itemsize or shape[-1] == 1
+        crash_safe = options.crash_safe and out is not None
+        if crash_safe and not is_packed:
+            raise ValueError(f"{name}: with crash_safe=True, out must be contiguous along its last dimension")
+        # Rows of the output must be contiguous.
+        (target,) = reach([output if is_packed else new_result(shape, output.dtype).view(np.ndarray)])
         seen = reach(inputs)
-        if not self._jit:
+        if in_place and not crash_safe:
+            # The old values are what windows show, so an input that is the output is read from a copy of it.
+            overlapping = [isinstance(value, np.ndarray) and np.shares_memory(value, target) for value in seen]
+            seen = [shared_copy(v).array if overlaps else v for v, overlaps in zip(seen, overlapping, strict=True)]
+        grid = ChunkGrid(shape, default_chunks(target) if chunks is None else chunks)
+        copies: list[Any] = []  # what a plan for plain Python has copied must live until it has run
+
+        def make_plan(target: Array) -> Plan:
+            if self._jit:
+                kernel = self._kernel(signature, target.dtype, halo)
+                return plan_stencil(name, kernel, seen, target, grid, halo, modes, cvals, caller_joins=joins)
             from shmarray.ops.python_stencil import plan_python_stencil
 
-            # What it has copied must live until the workers are done with it.
-            plan, _copies = plan_python_stencil(name, self.__wrapped__, seen, target, grid, halo, modes, cvals)
+            plan, copied = plan_python_stencil(name, self.__wrapped__, seen, target, grid, halo, modes, cvals)
+            copies.append(copied)
+            return plan
+
+        if crash_safe:
+            # Results go to a scratch until all are there, if they go to what windows show.
+            run_crash_safe(name, grid, [target], lambda scratch: make_plan(scratch[0]), options, whole=in_place)
         else:
-            kernel = self._kernel(signature, target.dtype, halo)
-            plan = plan_stencil(name, kernel, seen, target, grid, halo, modes, cvals, caller_joins=is_safe)
-        run(plan, options)
+            plan = make_plan(target)
+            run(plan, options)
+            if self._jit and all(map(operator.is_, (*seen, target), (*inputs, output))) and out is not None:
+                self._plans.keep((*args, out), plan)
         if target is not output:
             output[...] = target
-        if out is None:
-            return result
-        if self._jit and target is output and all(x is y for x, y in zip(seen, inputs, strict=True)) and not in_place:
-            self._plans.keep((*args, out), plan)
-        return out
+        return result if out is None else out
 
     # ------------------------------------------------------------------ compilation
 
@@ -241,8 +259,9 @@ def stencil(
     Returns
     -------
     callable
-        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2)`. Arrays broadcast. `out` may be
-        an argument itself: the old values are then read from a copy of it.
+        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`. Arrays
+        broadcast. `out` may be an argument itself: the old values are then read from a copy of it. With
+        `crash_safe=True` each chunk of `out` is computed once or not at all, whatever dies.
 
     Examples
     --------

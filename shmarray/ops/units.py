@@ -10,14 +10,25 @@ import numpy as np
 from shmarray import jit as compiler
 from shmarray.configuration import config
 from shmarray.engine import DEFAULT, Options, plan_units, run
-from shmarray.ops.arguments import reachable, reachable_if_large
+from shmarray.ops.arguments import reachable
 from shmarray.pool import new_number
 
-__all__ = ["packed", "run_units"]
+__all__ = ["options_of", "packed", "run_units"]
 
 Array = np.ndarray[Any, Any]
 
 _kernels: dict[Any, tuple[int, Any]] = {}
+
+
+def options_of(name: str, keywords: dict[str, Any]) -> Options:
+    """The keywords of a call of a ready-made function, which have no need of `crash_safe`: they never work in place."""
+    options = Options.of(name, keywords)
+    if options.crash_safe:
+        raise ValueError(
+            f"{name} does not take crash_safe=True: it may be called again, since what it reads is left as it is; give "
+            "another out"
+        )
+    return options
 
 
 def packed(array: Any) -> Array:
@@ -76,7 +87,8 @@ def run_units(
         kernel = _kernels[home, signature] = (new_number(), code)
     largest = max(value.nbytes for value in (*inputs, *outputs))
     is_large = largest >= config.parallel_nbytes
-    seen = reachable_if_large([*inputs, *outputs]) if not is_large else reachable([*inputs, *outputs])
+    # The sizes of all count together: where one is large, workers must see every one of them.
+    seen = reachable([*inputs, *outputs]) if is_large or options.workers_alone else [*inputs, *outputs]
     step = max(1, min(config.chunk_nbytes // max(1, unit_nbytes), -(-units // 8) if is_large else units))
     run(plan_units(name, kernel, seen, units, step), options)
     for output, target in zip(outputs, seen[len(inputs) :], strict=True):
