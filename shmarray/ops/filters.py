@@ -76,7 +76,7 @@ def gaussian_filter(
     --------
     >>> import shmarray as sa
     >>> sa.ops.gaussian_filter(sa.array([0.0, 0.0, 1.0, 0.0, 0.0]), 0.5).round(3)
-    SharedArray([0.   , 0.107, 0.786, 0.107, 0.   ])
+    SharedArray([0.   , 0.106, 0.787, 0.106, 0.   ])
     """
     call = _Call("gaussian_filter", input, mode, cval, out, options)
     n_dims = call.source.ndim

@@ -24,7 +24,7 @@ def selection_network(count: int, rank: int) -> np.ndarray[Any, Any]:
     Examples
     --------
     >>> selection_network(3, 1).tolist()
-    [[0, 1], [0, 2], [1, 2]]
+    [[0, 2], [0, 1], [1, 2]]
     """
     needed, kept = {rank}, []
     for low, high in reversed(list(_exchanges(count))):
