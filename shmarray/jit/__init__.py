@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shmarray.jit.compilation import Code, compile, load
     from shmarray.jit.counters import Statistics, statistics
     from shmarray.jit.facts import remember
-    from shmarray.jit.functions import return_type, scalar
+    from shmarray.jit.functions import compiled_return_type, return_type, scalar
     from shmarray.jit.identity import Fingerprint, fingerprint
     from shmarray.jit.policy import options
 
@@ -22,6 +22,7 @@ __all__ = [
     "Fingerprint",
     "Statistics",
     "compile",
+    "compiled_return_type",
     "fingerprint",
     "load",
     "options",
@@ -36,6 +37,7 @@ _homes = {
     "Fingerprint": "identity",
     "Statistics": "counters",
     "compile": "compilation",
+    "compiled_return_type": "functions",
     "fingerprint": "identity",
     "load": "compilation",
     "options": "policy",
