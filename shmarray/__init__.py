@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from shmarray.errors import (
         ChunksUnknownError,
         CorruptSegmentError,
+        DamagedFrameError,
         KernelCompileError,
         KernelError,
         KernelIndexError,
         KernelTimeoutError,
         LockTimeoutError,
+        ManagerAddressError,
+        ManagerConnectionError,
         OutOfSharedMemoryError,
         SegmentAccessError,
         SegmentExistsError,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         ShmArrayError,
         WorkerDiedError,
     )
+    from shmarray.multiprocessing.managers import ArrayManager
     from shmarray.ops import ChunkInfo
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
@@ -58,14 +62,18 @@ if TYPE_CHECKING:
     from shmarray.pool import Pool, WorkerInfo, get_pool
 
 __all__ = [
+    "ArrayManager",
     "ChunkInfo",
     "ChunksUnknownError",
     "CorruptSegmentError",
+    "DamagedFrameError",
     "KernelCompileError",
     "KernelError",
     "KernelIndexError",
     "KernelTimeoutError",
     "LockTimeoutError",
+    "ManagerAddressError",
+    "ManagerConnectionError",
     "OutOfSharedMemoryError",
     "Pool",
     "SegmentAccessError",
@@ -105,6 +113,7 @@ __getattr__, __dir__ = lazy_names(
         **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"], "ops"),
         **dict.fromkeys(["Pool", "WorkerInfo", "get_pool"], "pool"),
         **dict.fromkeys(["kernels", "ops", "registry"], ""),
+        "ArrayManager": "multiprocessing.managers",
         "config": "configuration",
     },
 )

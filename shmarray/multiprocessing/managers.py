@@ -1,0 +1,460 @@
+"""`multiprocessing.managers`, with servers that are safe among strangers and that hold arrays.
+
+Everything that the standard module has is here. `BaseManager` and `SyncManager` have a server of ours
+(:mod:`shmarray.multiprocessing.server`) and otherwise behave as ever; :class:`ArrayManager` adds arrays, and
+:func:`Manager` starts one.
+
+Invariant: proxies are the standard library's own, so what users know of them holds.
+"""
+
+from __future__ import annotations
+
+import signal
+import types
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import ProcessError, connection, util
+from multiprocessing import managers as _standard
+from multiprocessing.connection import Connection
+from multiprocessing.managers import (  # type: ignore[attr-defined]
+    AutoProxy,
+    BaseProxy,
+    DictProxy,
+    ListProxy,
+    MakeProxyType,
+    Namespace,
+    NamespaceProxy,
+    RemoteError,
+    SharedMemoryManager,
+    State,
+    Token,
+    ValueProxy,
+    dispatch,
+)
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+from shmarray import registry
+from shmarray.array.results import over_segment
+from shmarray.array.shared import SharedArray
+from shmarray.configuration import config
+from shmarray.multiprocessing.addresses import is_network, parse_address
+from shmarray.multiprocessing.catalogue import Catalogue, Offer
+from shmarray.multiprocessing.remote import DIAL_S, Line, RemoteArray, is_nearby
+from shmarray.multiprocessing.server import ManagerServer, end_on_signals
+from shmarray.multiprocessing.session import ArraySession
+from shmarray.multiprocessing.sockets import dial
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = [
+    "ArrayManager",
+    "ArrayServer",
+    "AutoProxy",
+    "BaseManager",
+    "BaseProxy",
+    "DictProxy",
+    "ListProxy",
+    "MakeProxyType",
+    "Manager",
+    "Namespace",
+    "NamespaceProxy",
+    "RemoteArray",
+    "RemoteError",
+    "SetProxy",
+    "SharedMemoryManager",
+    "SyncManager",
+    "Token",
+    "ValueProxy",
+]
+
+Shape = SupportsIndex | Sequence[SupportsIndex]
+
+
+def __getattr__(name: str) -> Any:
+    """What else the standard module has, private names included: programs use some."""
+    return getattr(_standard, name)
+
+
+class BaseManager(_standard.BaseManager):
+    """The standard library's `BaseManager` with a server that strangers cannot hold up; see `ManagerServer`."""
+
+    _Server: type[ManagerServer] = ManagerServer
+    _registry: dict[str, Any] = {}  # noqa: RUF012  # `register` copies it for each class
+
+    # What the standard class keeps and its stub does not tell.
+    _address: Any
+    _authkey: bytes
+    _ctx: Any
+    _process: Any
+    _serializer: str
+    _shutdown_timeout: float
+    _state: Any
+    _Client: Any
+
+    def get_server(self) -> ManagerServer:
+        """The server itself, to be run by `serve_forever` in this process."""
+        self._check_initial()
+        return self._Server(self._registry, self._address, self._authkey, self._serializer)
+
+    def connect(self) -> None:
+        """Connect to a server that somebody else has started.
+
+        Raises
+        ------
+        ManagerConnectionError
+            Something listens there and does not answer in time.
+        OSError
+            Nobody listens there.
+        multiprocessing.AuthenticationError
+            The keys differ.
+        """
+        if self._serializer != "pickle":
+            super().connect()
+            return
+        with dial(self._address, self._authkey, timeout_s=DIAL_S) as end:
+            dispatch(end, None, "dummy")
+        self._state.value = State.STARTED
+
+    def start(self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()) -> None:
+        """Start a server in a process of its own; it ends with `shutdown`, this object, or this process.
+
+        Raises
+        ------
+        ManagerAddressError
+            Somebody serves at the address.
+        """
+        self._check_initial()
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if self._address is None:
+            # Made here and not in the server: this process removes the folder, also after `kill -9` of the server.
+            self._address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+        reader, writer = connection.Pipe(duplex=False)
+        settings = {name: getattr(config, name) for name in config._values}
+        with reader:
+            with writer:
+                self._process = self._ctx.Process(
+                    target=type(self)._run_server,
+                    args=(
+                        self._registry,
+                        self._address,
+                        self._authkey,
+                        self._serializer,
+                        writer,
+                        _prepare,
+                        (settings, initializer, initargs),
+                    ),
+                )
+                ident = ":".join(str(part) for part in self._process._identity)
+                self._process.name = f"{type(self).__name__}-{ident}"
+                self._process.start()
+            try:
+                answer = reader.recv()
+            except EOFError:
+                self._process.join()
+                raise
+        if isinstance(answer, BaseException):
+            self._process.join()
+            raise answer
+        self._address = answer
+        self._state.value = State.STARTED
+        self.shutdown = util.Finalize(
+            self,
+            type(self)._finalize_manager,  # type: ignore[attr-defined]
+            args=(
+                self._process,
+                self._address,
+                self._authkey,
+                self._state,
+                self._Client,
+                self._shutdown_timeout,
+            ),
+            exitpriority=0,
+        )
+
+    @classmethod
+    def _run_server(
+        cls,
+        registry: Any,
+        address: Any,
+        authkey: bytes,
+        serializer: str,
+        writer: Connection[Any, Any],
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        """Run a server in the process made for it, and say its address, or why there is none."""
+        # Ctrl-C reaches the whole process group; the parent decides what becomes of its server.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_on_signals(signal.SIGTERM)
+        if initializer is not None:
+            initializer(*initargs)
+        try:
+            server = cls._Server(registry, address, authkey, serializer)
+        except OSError as error:
+            writer.send(error)
+            writer.close()
+            raise SystemExit(1) from error
+        server.watch_parent()
+        writer.send(server.address)
+        writer.close()
+        server.serve_forever()
+
+    def _check_initial(self) -> None:
+        if self._state.value == State.STARTED:
+            raise ProcessError("Already started server")
+        if self._state.value == State.SHUTDOWN:
+            raise ProcessError("Manager has shut down")
+
+
+def _prepare(settings: dict[str, Any], initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:
+    """In a server's process: our settings, which only a forked child has by itself, then the user's initializer."""
+    for name, value in settings.items():
+        setattr(config, name, value)
+    if initializer is not None:
+        initializer(*initargs)
+
+
+# --- what the standard library's managers share, and sets ---------------------------------------------------
+
+_SET_METHODS = (
+    *("__and__", "__contains__", "__iter__", "__len__", "__or__", "__rand__", "__ror__", "__rsub__"),
+    *("__rxor__", "__sub__", "__xor__", "__ge__", "__gt__", "__le__", "__lt__"),
+    *("__iand__", "__ior__", "__isub__", "__ixor__"),
+    *("add", "clear", "copy", "difference", "difference_update", "discard", "intersection"),
+    *("intersection_update", "isdisjoint", "issubset", "issuperset", "pop", "remove"),
+    *("symmetric_difference", "symmetric_difference_update", "union", "update"),
+)
+
+_BaseSetProxy: Any = MakeProxyType("_BaseSetProxy", _SET_METHODS)
+
+
+class SetProxy(_BaseSetProxy):  # type: ignore[misc]
+    """A set of a manager, which the standard library has from Python 3.14 on.
+
+    Examples
+    --------
+    >>> with Manager() as manager:
+    ...     seen = manager.set([1, 2])
+    ...     seen |= {3}
+    ...     len(seen), 3 in seen
+    (3, True)
+    """
+
+    _method_to_typeid_ = {"__iter__": "Iterator"}  # noqa: RUF012
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+    def __iand__(self, value: Any) -> SetProxy:
+        self._callmethod("__iand__", (value,))
+        return self
+
+    def __ior__(self, value: Any) -> SetProxy:
+        self._callmethod("__ior__", (value,))
+        return self
+
+    def __isub__(self, value: Any) -> SetProxy:
+        self._callmethod("__isub__", (value,))
+        return self
+
+    def __ixor__(self, value: Any) -> SetProxy:
+        self._callmethod("__ixor__", (value,))
+        return self
+
+
+class SyncManager(BaseManager, _standard.SyncManager):
+    """The standard library's `SyncManager` with our server, and sets."""
+
+    _registry = dict(_standard.SyncManager._registry)  # type: ignore[attr-defined]  # noqa: RUF012
+
+
+if "set" not in SyncManager._registry:
+    SyncManager.register("set", set, SetProxy)
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+class ArrayServer(ManagerServer):
+    """A manager's server that holds arrays."""
+
+    public = [*ManagerServer.public, "accept_arrays"]  # noqa: RUF012
+
+    def __init__(self, registry: Any, address: Any, authkey: bytes, serializer: str) -> None:
+        super().__init__(registry, address, authkey, serializer)
+        self.catalogue = Catalogue()
+
+    def accept_arrays(self, c: Connection[Any, Any]) -> None:
+        """Serve one client's use of one array on this connection."""
+        c.send(("#RETURN", None))
+        ArraySession(self.catalogue, c).serve()
+        raise SystemExit  # nobody waits for an answer
+
+    def close(self) -> None:
+        super().close()
+        self.catalogue.close()
+
+
+class ArrayManager(SyncManager):
+    """A server process for arrays and for everything that the standard library's `Manager` shares.
+
+    Parameters
+    ----------
+    address : tuple of str and int, or str, optional
+        A host and port, a text of both (`"127.0.0.1:5000"`), or the path of a Unix socket. By default a Unix
+        socket in a folder that no other user can enter.
+    authkey : bytes, optional
+        Who connects must have it. By default this process's own random one, which its children have too.
+        **Whoever has the key is trusted as code**; see `docs/multiprocessing_manager.md`.
+    serializer, ctx, shutdown_timeout
+        As `multiprocessing.managers.BaseManager`; the serializer must be `"pickle"`.
+
+    Notes
+    -----
+    `start()` makes the server (so does `with`), `connect()` uses one that is there. The server holds the arrays made
+    through it under a name until :meth:`unlink` or its end, those without a name while a client has them. At
+    its end arrays live on where programs have them mapped, and with `keep=True` also without.
+
+    Examples
+    --------
+    >>> with ArrayManager() as manager:
+    ...     heights = manager.array((2, 3), "f4", name="manager-example")
+    ...     heights += 1  # the server's own memory: nothing is copied
+    ...     names = list(manager.arrays())
+    ...     counts = manager.dict(rain=0)
+    ...     counts["rain"] += 1
+    ...     counts["rain"]
+    1
+    >>> names
+    ['manager-example']
+    """
+
+    _Server = ArrayServer
+
+    def __init__(
+        self,
+        address: Any = None,
+        authkey: bytes | None = None,
+        serializer: Literal["pickle"] = "pickle",
+        ctx: Any = None,
+        *,
+        shutdown_timeout: float = 1.0,
+    ) -> None:
+        if serializer != "pickle":
+            raise ValueError(f"an ArrayManager speaks pickle alone; got serializer={serializer!r}")
+        if isinstance(address, str) and not address.startswith("\0"):
+            address = parse_address(address)
+        if authkey is not None and not authkey and is_network(address):
+            raise ValueError("an empty authkey lets everybody in; use 32 random bytes: os.urandom(32)")
+        super().__init__(address, authkey, serializer, ctx, shutdown_timeout=shutdown_timeout)
+
+    def array(
+        self,
+        shape: Shape,
+        dtype: npt.DTypeLike = float,
+        *,
+        name: str | None = None,
+        keep: bool = False,
+        chunks: int | Sequence[int] | None = None,
+        if_exists: Literal["raise", "open", "replace"] = "raise",
+    ) -> SharedArray | RemoteArray:
+        """A new array of zeros on the manager's host.
+
+        Parameters
+        ----------
+        shape, dtype, name, keep, chunks, if_exists
+            As :func:`shmarray.empty`. A named one lives until :meth:`unlink` or the manager's end (and beyond, with
+            `keep`), an unnamed one while somebody has it.
+
+        Returns
+        -------
+        SharedArray or RemoteArray
+            The server's memory itself where this process can map it; otherwise an object whose slices travel.
+
+        Raises
+        ------
+        SegmentExistsError, OutOfSharedMemoryError, ValueError, TypeError
+            As :func:`shmarray.empty`.
+        ManagerConnectionError
+            The manager is gone.
+        """
+        keywords = {"name": name, "keep": keep, "chunks": chunks, "if_exists": if_exists}
+        return self._obtain("create", shape, dtype, keywords)
+
+    def open(self, name: str, mode: Literal["r+", "r"] = "r+") -> SharedArray | RemoteArray:
+        """An array of that name in the manager's namespace, whoever made it. Returns and raises as :meth:`array`.
+
+        Raises
+        ------
+        SegmentNotFoundError
+            There is no such array.
+        """
+        if mode not in ("r+", "r"):
+            raise ValueError(f"a manager opens arrays with mode 'r+' or 'r'; got {mode!r}")
+        return self._obtain("open", name, mode)
+
+    def arrays(self) -> dict[str, registry.SegmentInfo]:
+        """What :meth:`open` can open: names, and what the manager's host knows of each."""
+        found: dict[str, registry.SegmentInfo] = self._ask_server("arrays")
+        return found
+
+    def unlink(self, name: str) -> None:
+        """Remove a name; the manager lets go of the array. Whoever has it keeps it.
+
+        Raises
+        ------
+        SegmentNotFoundError
+            There is no such array.
+        """
+        self._ask_server("unlink", name)
+
+    def _obtain(self, *request: Any) -> SharedArray | RemoteArray:
+        line = self._line()
+        try:
+            offer: Offer = line.ask(*request)
+            if is_nearby(offer):
+                array = _attach(offer)
+                line.close()  # the server lets go of it: we have it ourselves
+                return array
+            facts = (offer.ident, offer.name, offer.shape, offer.dtype, offer.mode)
+            remote = RemoteArray._of(line, self._authkey, self._address, facts)
+        except BaseException:
+            line.close()
+            raise
+        return remote
+
+    def _line(self) -> Line:
+        if self._state.value != State.STARTED:
+            raise ProcessError("this manager has no server: call start() or connect() first, or use it in a with block")
+        return Line(self._address, self._authkey)
+
+    def _ask_server(self, *request: Any) -> Any:
+        line = self._line()
+        try:
+            return line.ask(*request)
+        finally:
+            line.close()
+
+
+def _attach(offer: Offer) -> SharedArray:
+    segment = registry.attach_reference(offer.reference, mode=offer.mode)
+    there = segment.descriptor
+    array = over_segment(segment, there.shape, there.dtype, kind=SharedArray)
+    assert isinstance(array, SharedArray)
+    return array
+
+
+def Manager(ctx: Any = None) -> ArrayManager:
+    """A started :class:`ArrayManager`, as `multiprocessing.Manager()` gives a started `SyncManager`.
+
+    Examples
+    --------
+    >>> with Manager() as manager:
+    ...     shared = manager.list(range(3))
+    ...     image = manager.array((2, 2))
+    ...     sum(shared), image.sum()
+    (3, np.float64(0.0))
+    """
+    manager = ArrayManager(ctx=ctx)
+    manager.start()
+    return manager
