@@ -2,7 +2,7 @@
 
 Everything that the standard module has is here. `BaseManager` and `SyncManager` have a server of ours
 (:mod:`shmarray.multiprocessing.server`) and otherwise behave as ever; :class:`ArrayManager` adds arrays, and
-:func:`Manager` starts one.
+`shmarray.multiprocessing.Manager()` gives one that is started.
 
 Invariant: proxies are the standard library's own, so what users know of them holds.
 """
@@ -55,7 +55,6 @@ __all__ = [
     "DictProxy",
     "ListProxy",
     "MakeProxyType",
-    "Manager",
     "Namespace",
     "NamespaceProxy",
     "RemoteArray",
@@ -234,7 +233,7 @@ class SetProxy(_BaseSetProxy):  # type: ignore[misc]
 
     Examples
     --------
-    >>> with Manager() as manager:
+    >>> with SyncManager() as manager:
     ...     seen = manager.set([1, 2])
     ...     seen |= {3}
     ...     len(seen), 3 in seen
@@ -442,19 +441,3 @@ def _attach(offer: Offer) -> SharedArray:
     array = over_segment(segment, there.shape, there.dtype, kind=SharedArray)
     assert isinstance(array, SharedArray)
     return array
-
-
-def Manager(ctx: Any = None) -> ArrayManager:
-    """A started :class:`ArrayManager`, as `multiprocessing.Manager()` gives a started `SyncManager`.
-
-    Examples
-    --------
-    >>> with Manager() as manager:
-    ...     shared = manager.list(range(3))
-    ...     image = manager.array((2, 2))
-    ...     sum(shared), image.sum()
-    (3, np.float64(0.0))
-    """
-    manager = ArrayManager(ctx=ctx)
-    manager.start()
-    return manager
