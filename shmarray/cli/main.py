@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, str] = {
     "info": "shmarray.cli.listing:info",
     "rm": "shmarray.cli.removal:rm",
     "gc": "shmarray.cli.removal:gc",
+    "manager": "shmarray.cli.manager:manager",
 }
 
 #: What `shmarray --help` prints beside the name. Kept here so that asking for help imports no subcommand.
@@ -36,6 +37,7 @@ _SUMMARIES: Mapping[str, str] = {
     "info": "Show one array in detail.",
     "rm": "Remove arrays by name.",
     "gc": "Free what dead programs have left.",
+    "manager": "Serve arrays to other programs and hosts.",
 }
 
 
@@ -69,7 +71,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shmarray")
 def cli() -> None:
-    """NumPy arrays in shared memory: see what is there, clean up, and run the demonstration.
+    """NumPy arrays in shared memory: see what is there, clean up, serve them, and run the demonstration.
 
     The arrays of one namespace are shown: SHMARRAY_NAMESPACE, or each command's --namespace.
     """

@@ -413,8 +413,10 @@ class ArrayManager(SyncManager):
             offer: Offer = line.ask(*request)
             if is_nearby(offer):
                 array = _attach(offer)
-                line.close()  # the server lets go of it: we have it ourselves
+                line.ask("settle", False)  # the server lets go of it: we have it ourselves
+                line.close()
                 return array
+            line.ask("settle", True)
             facts = (offer.ident, offer.name, offer.shape, offer.dtype, offer.mode)
             remote = RemoteArray._of(line, self._authkey, self._address, facts)
         except BaseException:

@@ -118,7 +118,7 @@ class ManagerServer(managers.Server):
                     self._admit()
                 if orphaned_looks:
                     orphaned_looks = 1 if self._guests or len(self.lobby) else orphaned_looks + 1
-                    if orphaned_looks > 3:
+                    if orphaned_looks > 2:
                         return
                 elif self._parent_fd in ready:
                     assert self._parent_fd is not None

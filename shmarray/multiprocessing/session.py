@@ -6,6 +6,7 @@ one, one by name, or one that another session has), then reads and writes slices
     client                         server
     ("create", shape, ...)    ->   ("ok", Offer)
     ("open", name, mode)      ->   ("ok", Offer)
+    ("settle", keep)          ->   ("ok", None)     the client has looked whether it can map what is offered
     ("join", ident, mode)     ->   ("ok", None)
     ("read", key)             ->   ("ok", (shape, dtype)), frames
     ("write", key, shape)     ->   ("ok", None)
@@ -56,7 +57,7 @@ class ArraySession:
         self._array: SharedArray | None = None
         self._ident: str | None = None
         self._mode = "r+"
-        #: Lives until the next request: by then the client has looked.
+        #: Lives until the client has looked.
         self._probe: Segment | None = None
 
     def serve(self) -> None:
@@ -64,6 +65,7 @@ class ArraySession:
         requests: dict[str, Callable[..., None]] = {
             "create": self._create,
             "open": self._open,
+            "settle": self._settle,
             "join": self._join,
             "read": self._read,
             "write": self._write,
@@ -160,8 +162,14 @@ class ArraySession:
         self._catalogue.unlink(name)
         self._answer()
 
-    def _plain(self) -> np.ndarray[Any, Any]:
+    def _settle(self, keep: bool) -> None:
+        # Answered, so that a client that has mapped the array is the only one left to hold it.
         self._probe = None
+        if not keep:
+            self._let_go()
+        self._answer()
+
+    def _plain(self) -> np.ndarray[Any, Any]:
         if self._array is None:
             raise ValueError("no array was asked for on this connection: create, open or join first")
         return np.asarray(self._array)
