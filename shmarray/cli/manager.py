@@ -57,13 +57,14 @@ def manager(address: str | None, authkey_file: Path | None) -> None:
         raise click.ClickException(f"cannot serve at {address}: {error.strerror or error}") from error
     if authkey_file is None:
         click.echo(f"authkey, shown this once: {key.decode()}", err=True)
-    if is_network(server.address) and not str(server.address[0]).startswith("127."):
+    shown = show_address(server.address)
+    if is_network(server.address) and not shown.startswith("127."):
         click.echo(
             "this address can be reached from other hosts; whoever has the key can run code here, and nothing is "
             "encrypted: let a tunnel or a private network stand before it",
             err=True,
         )
-    click.echo(f"serving the arrays of namespace {config.namespace!r} at {show_address(server.address)}")
+    click.echo(f"serving the arrays of namespace {config.namespace!r} at {shown}")
     server.serve_forever()
 
 

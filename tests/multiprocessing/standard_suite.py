@@ -1,7 +1,7 @@
 """CPython's own tests of multiprocessing, with the import lines changed and nothing else.
 
-They are read from the interpreter that runs (`test._test_multiprocessing`, which some distributions leave out), written to
-a folder with their imports of `multiprocessing` made imports of ours, and run there in an interpreter of their own.
+They are read from the interpreter that runs (`test._test_multiprocessing`, which some distributions leave out), written
+to a folder with their imports of `multiprocessing` made imports of ours, and run there in an interpreter of their own.
 """
 
 from __future__ import annotations
