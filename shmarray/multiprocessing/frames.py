@@ -118,9 +118,9 @@ def _receive_message(connection: Connection[Any, Any], nbytes: int, what: str) -
     try:
         message = connection.recv_bytes(nbytes)
     except OSError as error:
-        if error.errno is not None:
-            raise
-        # The standard library's "bad message length": more was announced than we take.
+        if connection.readable:
+            raise  # the connection's end
+        # After "bad message length", more announced than we take, the standard library reads no more.
         raise DamagedFrameError(f"{what} is longer than the {nbytes} bytes that it must have") from error
     if len(message) != nbytes:
         raise DamagedFrameError(f"{what} must have {nbytes} bytes and has {len(message)}")

@@ -37,6 +37,8 @@ __all__ = ["ManagerServer", "end_on_signals"]
 #: How long the handshake may take, and how many may be at it. Attributes of the server: tests have less time.
 _HANDSHAKE_S = 10.0
 _LOBBY_ROOM = 64
+#: How many may wait in the kernel to be let in.
+_QUEUE = 128
 #: How long a first request may get nowhere.
 _REQUEST_S = 60.0
 #: How often a server whose parent has died looks whether anybody is connected.
@@ -70,6 +72,8 @@ class ManagerServer(managers.Server):
                     address=address,
                 ) from error
             raise
+        # The standard library's 16 would have honest clients wait behind a flood.
+        self.listener._listener._socket.listen(_QUEUE)
         if self._claim is not None:
             # Somebody may have connected already; `is_same_user` is what keeps strangers out.
             os.chmod(address, 0o600)

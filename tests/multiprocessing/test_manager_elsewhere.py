@@ -89,7 +89,7 @@ def test_the_same_host_maps(tmp_path: Path) -> None:
         _run(sys.executable, "-c", CLIENT, manager.address, "far-away", "SharedArray")
 
 
-@pytest.mark.parametrize("elsewhere", [ANOTHER_SHM, ANOTHER_PID_NAMESPACE], ids=["another-shm", "another-pid-namespace"])
+@pytest.mark.parametrize("elsewhere", [ANOTHER_SHM, ANOTHER_PID_NAMESPACE], ids=["another-shm", "another-pids"])
 def test_a_client_behind_other_namespaces_reads_and_writes_slices(tmp_path: Path, elsewhere: tuple[str, ...]) -> None:
     unshare = _unshare()
     with _served(str(tmp_path / "socket")) as manager:
