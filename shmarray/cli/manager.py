@@ -42,30 +42,30 @@ def manager(address: str | None, authkey_file: Path | None) -> None:
     from shmarray.configuration import config
     from shmarray.multiprocessing.addresses import is_network, parse_address, show_address
     from shmarray.multiprocessing.managers import ArrayManager
-    from shmarray.multiprocessing.server import end_on_signals
+    from shmarray.multiprocessing.server import ended_by
 
     try:
         place = None if address is None else parse_address(address)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from None
     key = os.urandom(32).hex().encode() if authkey_file is None else _read_key(authkey_file)
-    # Ended by a signal from here on, so that no socket is left.
-    end_on_signals(signal.SIGTERM, signal.SIGINT)
-    try:
-        server = ArrayManager(place, key).get_server()
-    except OSError as error:
-        raise click.ClickException(f"cannot serve at {address}: {error.strerror or error}") from error
-    if authkey_file is None:
-        click.echo(f"authkey, shown this once: {key.decode()}", err=True)
-    shown = show_address(server.address)
-    if is_network(server.address) and not shown.startswith("127."):
-        click.echo(
-            "this address can be reached from other hosts; whoever has the key can run code here, and nothing is "
-            "encrypted: let a tunnel or a private network stand before it",
-            err=True,
-        )
-    click.echo(f"serving the arrays of namespace {config.namespace!r} at {shown}")
-    server.serve_forever()
+    # From before there is a socket, so that none is left.
+    with ended_by(signal.SIGTERM, signal.SIGINT):
+        try:
+            server = ArrayManager(place, key).get_server()
+        except OSError as error:
+            raise click.ClickException(f"cannot serve at {address}: {error.strerror or error}") from error
+        shown = show_address(server.address)
+        if authkey_file is None:
+            click.echo(f"authkey, shown this once: {key.decode()}", err=True)
+        if is_network(server.address) and not shown.startswith("127."):
+            click.echo(
+                "this address can be reached from other hosts; whoever has the key can run code here, and nothing is "
+                "encrypted: let a tunnel or a private network stand before it",
+                err=True,
+            )
+        click.echo(f"serving the arrays of namespace {config.namespace!r} at {shown}")
+        server.serve_forever()
 
 
 def _read_key(path: Path) -> bytes:

@@ -39,7 +39,7 @@ from shmarray.configuration import config
 from shmarray.multiprocessing.addresses import is_network, parse_address
 from shmarray.multiprocessing.catalogue import Catalogue, Offer
 from shmarray.multiprocessing.remote import DIAL_S, Line, RemoteArray, is_nearby
-from shmarray.multiprocessing.server import ManagerServer, end_on_signals
+from shmarray.multiprocessing.server import ManagerServer, ended_by
 from shmarray.multiprocessing.session import ArraySession
 from shmarray.multiprocessing.sockets import dial
 
@@ -185,19 +185,19 @@ class BaseManager(_standard.BaseManager):
         """Run a server in the process made for it, and say its address, or why there is none."""
         # Ctrl-C reaches the whole process group; the parent decides what becomes of its server.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        end_on_signals(signal.SIGTERM)
-        if initializer is not None:
-            initializer(*initargs)
-        try:
-            server = cls._Server(registry, address, authkey, serializer)
-        except OSError as error:
-            writer.send(error)
+        with ended_by(signal.SIGTERM):
+            if initializer is not None:
+                initializer(*initargs)
+            try:
+                server = cls._Server(registry, address, authkey, serializer)
+            except OSError as error:
+                writer.send(error)
+                writer.close()
+                raise SystemExit(1) from error
+            server.watch_parent()
+            writer.send(server.address)
             writer.close()
-            raise SystemExit(1) from error
-        server.watch_parent()
-        writer.send(server.address)
-        writer.close()
-        server.serve_forever()
+            server.serve_forever()
 
     def _check_initial(self) -> None:
         if self._state.value == State.STARTED:

@@ -20,7 +20,8 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, managers, process
 from multiprocessing.connection import Connection
 from traceback import format_exc
@@ -32,7 +33,7 @@ from shmarray.multiprocessing.forks import close_in_children
 from shmarray.multiprocessing.lobby import Lobby
 from shmarray.multiprocessing.sockets import hang_up, is_same_user, patience, prepare
 
-__all__ = ["ManagerServer", "end_on_signals"]
+__all__ = ["ManagerServer", "ended_by"]
 
 #: How long the handshake may take, and how many may be at it. Attributes of the server: tests have less time.
 _HANDSHAKE_S = 10.0
@@ -88,7 +89,7 @@ class ManagerServer(managers.Server):
     # -- the main thread ------------------------------------------------------------------------
 
     def serve_forever(self) -> None:
-        """Serve until `shutdown`, SIGTERM (see :func:`end_on_signals`) or the end of an orphan; then `sys.exit(0)`."""
+        """Serve until `shutdown`, a signal (see :func:`ended_by`) or the end of an orphan; then `sys.exit(0)`."""
         process.current_process()._manager_server = self  # type: ignore[attr-defined]
         try:
             self._serve()
@@ -262,10 +263,16 @@ class ManagerServer(managers.Server):
         self.wake()
 
 
-def end_on_signals(*numbers: int) -> None:
-    """Have these signals end :meth:`ManagerServer.serve_forever` cleanly. For the main thread."""
-    for number in numbers:
-        signal.signal(number, _leave)
+@contextmanager
+def ended_by(*numbers: int) -> Iterator[None]:
+    """Inside the block these signals end :meth:`ManagerServer.serve_forever` cleanly. For the main thread."""
+    before = {number: signal.signal(number, _leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: not Python's to set again
+                signal.signal(number, handler)
 
 
 def _leave(number: int, frame: Any) -> None:
