@@ -23,6 +23,7 @@ from multiprocessing.managers import (  # type: ignore[attr-defined]
     MakeProxyType,
     Namespace,
     NamespaceProxy,
+    PoolProxy,
     RemoteError,
     SharedMemoryManager,
     State,
@@ -267,6 +268,14 @@ class SyncManager(BaseManager, _standard.SyncManager):
     _registry = dict(_standard.SyncManager._registry)  # type: ignore[attr-defined]  # noqa: RUF012
 
 
+def _pool(*arguments: Any, **keywords: Any) -> Any:
+    """Ours, in the server; loaded by the server that is asked for one."""
+    from shmarray.multiprocessing.pool import Pool
+
+    return Pool(*arguments, **keywords)
+
+
+SyncManager.register("Pool", _pool, PoolProxy)
 if "set" not in SyncManager._registry:
     SyncManager.register("set", set, SetProxy)
 

@@ -32,6 +32,8 @@ __all__ = ["DIAL_S", "Line", "RemoteArray", "is_nearby"]
 
 #: How long a manager may take for each step of the handshake.
 DIAL_S = 20.0
+#: The same after something was cut short, while an error waits to be seen.
+_AGAIN_S = 2.0
 
 
 def is_nearby(offer: Offer) -> bool:
@@ -50,10 +52,11 @@ def is_nearby(offer: Offer) -> bool:
 class Line:
     """A connection to the arrays of a manager: one request at a time."""
 
-    def __init__(self, address: Address, authkey: bytes) -> None:
+    def __init__(self, address: Address, authkey: bytes, *, timeout_s: float = DIAL_S) -> None:
         self.address = address
+        self._broken = False
         try:
-            self._connection = dial(address, authkey, timeout_s=DIAL_S)
+            self._connection = dial(address, authkey, timeout_s=timeout_s)
         except AuthenticationError:
             raise
         except OSError as error:
@@ -72,8 +75,9 @@ class Line:
             raise
 
     @property
-    def closed(self) -> bool:
-        return self._connection.closed
+    def usable(self) -> bool:
+        """Whether requests can go on it; not when something was cut short and nobody knows what comes next."""
+        return not (self._broken or self._connection.closed)
 
     def close(self) -> None:
         self._connection.close()
@@ -107,7 +111,8 @@ class Line:
                 with patience(self._connection, TRANSFER_S):
                     send_array(self._connection, values)
             except OSError:
-                self._answer()  # the server may have said why it does not listen any more
+                with patience(self._connection, _AGAIN_S):
+                    self._answer()  # the server may have said why it does not listen any more
                 raise
             self._answer()
 
@@ -120,15 +125,14 @@ class Line:
 
     @contextmanager
     def _told(self, *, transfer: bool = False) -> Iterator[None]:
-        """Errors with a name; and after the connection's own, or any inside a transfer, the connection ends."""
+        """Errors with a name; and after the connection's own, or any inside a transfer, it is not usable any more."""
         try:
             yield
         except _AnswerError as answer:
-            if transfer:
-                self.close()
+            self._broken = transfer
             raise answer.error from managers.RemoteError(answer.traceback)
         except (EOFError, OSError) as error:
-            self.close()
+            self._broken = True
             if isinstance(error, DamagedFrameError):
                 error.address = self.address  # type: ignore[attr-defined]
                 raise
@@ -143,8 +147,8 @@ class Line:
                 "the manager was ended, or the network is down",
                 address=self.address,
             ) from error
-        except BaseException:  # Ctrl-C: nobody knows what comes next on this connection
-            self.close()
+        except BaseException:  # Ctrl-C
+            self._broken = True
             raise
 
 
@@ -306,15 +310,29 @@ class RemoteArray:
     def _connected(self) -> Iterator[Line]:
         with self._lock:
             line = self._line
-            if line is None or line.closed:
-                line = Line(self._address, self._authkey)
-                try:
-                    line.ask("join", self._ident, self.mode)
-                except BaseException:
+            if line is None or not line.usable:
+                line = self._line = self._joined(DIAL_S)
+            try:
+                yield line
+            except BaseException as error:
+                if not line.usable:
+                    self._line = None
+                    # The end of the last connection is the end of a nameless array, so the next comes first; unless the
+                    # manager is gone, when it would only be waited for.
+                    if not isinstance(error, ManagerConnectionError) or isinstance(error, DamagedFrameError):
+                        with suppress(Exception):
+                            self._line = self._joined(_AGAIN_S)
                     line.close()
-                    raise
-                self._line = line
-            yield line
+                raise
+
+    def _joined(self, timeout_s: float) -> Line:
+        line = Line(self._address, self._authkey, timeout_s=timeout_s)
+        try:
+            line.ask("join", self._ident, self.mode)
+        except BaseException:
+            line.close()
+            raise
+        return line
 
 
 def _rebuild(authkey: bytes | None, address: Address, facts: tuple[Any, ...]) -> RemoteArray:

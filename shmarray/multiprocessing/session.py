@@ -34,6 +34,7 @@ import numpy as np
 
 from shmarray import registry
 from shmarray.array.shared import SharedArray
+from shmarray.errors import ManagerConnectionError
 from shmarray.multiprocessing.catalogue import Catalogue, Offer, pid_namespace
 from shmarray.multiprocessing.frames import receive_array, send_array
 from shmarray.multiprocessing.selection import check_values, select
@@ -208,6 +209,10 @@ class ArraySession:
         try:
             with patience(self._connection, TRANSFER_S):
                 yield
+        except BlockingIOError:
+            raise _TransferError("the transfer of an array's bytes stood still") from ManagerConnectionError(
+                f"the other side of the transfer of an array's bytes took or sent nothing for {TRANSFER_S:g} s"
+            )
         except Exception as error:
             raise _TransferError("the transfer of an array's bytes failed") from error
 

@@ -337,7 +337,9 @@ def test_who_stands_still_in_a_transfer_is_dropped(tmp_path: Path, monkeypatch: 
         reader._connection.send(("read", (slice(None),)))
         # The writer sends nothing, the reader takes nothing.
         assert writer._connection.recv() == ("ok", None)
-        assert writer._connection.recv()[0] == "error"
+        kind, error, _ = writer._connection.recv()
+        assert kind == "error"
+        assert isinstance(error, sa.ManagerConnectionError)
         wait_until(lambda: len(os.listdir(tasks)) == 1)  # its main thread: both sessions have ended
         with pytest.raises((EOFError, OSError)):
             while True:

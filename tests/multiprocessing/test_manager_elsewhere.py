@@ -104,6 +104,16 @@ def test_another_mount_namespace_with_the_same_shm_maps(tmp_path: Path) -> None:
         _run(*unshare, "--mount", sys.executable, "-c", CLIENT, manager.address, "far-away", "SharedArray")
 
 
+def test_another_user_of_the_host_reads_and_writes_slices() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    # Loaded first: the other user may not be allowed to read the code.
+    become = "import os, numpy.random, shmarray.multiprocessing.managers as _\nos.setgroups([])\nos.setuid(65534)\n"
+    with _served(("127.0.0.1", 0)) as manager:
+        address = f"127.0.0.1:{manager.address[1]}"
+        _run(sys.executable, "-c", become + CLIENT, address, "far-away", "RemoteArray")
+
+
 @pytest.fixture
 def network() -> Iterator[tuple[str, str]]:
     """A network of two: the name of the far host, and this one's address in it."""

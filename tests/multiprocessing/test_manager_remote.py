@@ -160,6 +160,32 @@ def test_an_unnamed_far_array_lives_while_it_is_used(far: ArrayManager) -> None:
     assert len(sa.registry.list()) == 1
 
 
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("receive_array", KeyboardInterrupt),
+        ("receive_array", sa.DamagedFrameError),
+        ("send_array", KeyboardInterrupt),
+    ],
+)
+def test_what_was_cut_short_is_not_the_end_of_a_nameless_array(
+    far: ArrayManager, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    def cut_short(*arguments: Any) -> None:
+        raise error
+
+    array = far.array(1000)
+    array[:] = 5
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, step, cut_short)
+        with pytest.raises(error):
+            if step == "receive_array":
+                array[:]
+            else:
+                array[:] = 6
+    assert array[:].tolist() == [5.0] * 1000, "another connection, the same array"
+
+
 def test_a_forked_child_uses_it_too(far: ArrayManager) -> None:
     array = far.array(1000, "i8")
     array[:] = 1
