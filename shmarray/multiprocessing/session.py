@@ -27,7 +27,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from traceback import format_exc
+from traceback import clear_frames, format_exc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,10 +79,12 @@ class ArraySession:
                 try:
                     kind, *arguments = request
                     requests[kind](*arguments)
-                except _TransferError:
+                except _TransferError as error:
+                    _let_go_of_frames(error)
                     return
                 except Exception as error:  # where it is the connection that ended, this raises again
                     self._refuse(error)
+                    _let_go_of_frames(error)
         except (EOFError, OSError):
             pass
         finally:
@@ -215,6 +217,14 @@ class ArraySession:
             )
         except Exception as error:
             raise _TransferError("the transfer of an array's bytes failed") from error
+
+
+def _let_go_of_frames(error: BaseException) -> None:
+    """What an error's frames refer to, views of the array among it, would live until the cycles of it are collected."""
+    chain: BaseException | None = error
+    while chain is not None:
+        clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
 
 
 class _TransferError(Exception):
