@@ -286,12 +286,12 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
             return None
         os.pwrite(fd, b"\1", size - DESCRIPTOR_NBYTES + EXPORTED)
         libc.fence()  # our word before our second reading
-        again = read_page(fd, size)
-        if again[:USER_LOCK] != page[:USER_LOCK] or Words.of_page(again).generation != generation:
+        if not _is_still(page, fd, size):
             return None
     descriptor = Descriptor.unpack(page, capacity=size - DESCRIPTOR_NBYTES, label=shown)
     if name is not None and descriptor.name != name:
-        if _is_at(fd, f"{DIRECTORY}/{public_name(config.namespace, name)}"):
+        # Read once more after the look at the name: taken back twice meanwhile, it may be `name` again.
+        if _is_at(fd, f"{DIRECTORY}/{public_name(config.namespace, name)}") and _is_still(page, fd, size):
             raise CorruptSegmentError(
                 f"the file of array {name!r} says that it is {descriptor.name!r}: it was renamed or copied by hand; "
                 "rename it back, or remove it",
@@ -300,6 +300,12 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
         # Opened before its owner took it back and gave it another name: look again.
         return None
     return descriptor
+
+
+def _is_still(page: bytes, fd: int, size: int) -> bool:
+    """Whether a file's descriptor is what it was when `page` was read, with no owner in between."""
+    now = read_page(fd, size)
+    return now[:USER_LOCK] == page[:USER_LOCK] and Words.of_page(now).generation == Words.of_page(page).generation
 
 
 def _is_at(fd: int, path: str) -> bool:
