@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiprocessing.managers import SyncManager
-    from multiprocessing.pool import Pool
+
+    from shmarray.multiprocessing.pool import Pool
 
 __all__ = ["DefaultContext", "ForkContext", "ForkServerContext", "SpawnContext", "default_context"]
 
@@ -35,11 +36,13 @@ class _OurClasses:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        retries: int = 0,
     ) -> Pool:
         """A pool of worker processes; see :class:`shmarray.multiprocessing.pool.Pool`."""
         from shmarray.multiprocessing.pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context(), retries=retries)
 
     def Manager(self) -> SyncManager:
         """A server process for objects that others use through proxies."""
