@@ -34,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3.0,
         help="how long each kill storm lasts (the nightly form: 600)",
     )
+    parser.addoption(
+        "--cpython-tests",
+        action="store_true",
+        help="run all of CPython's tests of multiprocessing on shmarray.multiprocessing (some minutes)",
+    )
 
 
 @pytest.fixture

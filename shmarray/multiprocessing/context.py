@@ -16,9 +16,8 @@ from multiprocessing import context as _standard
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multiprocessing.pool import Pool
-
     from shmarray.multiprocessing.managers import ArrayManager
+    from shmarray.multiprocessing.pool import Pool
 
 __all__ = ["DefaultContext", "ForkContext", "ForkServerContext", "SpawnContext", "default_context"]
 
@@ -36,11 +35,13 @@ class _OurClasses:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        retries: int = 0,
     ) -> Pool:
         """A pool of worker processes; see :class:`shmarray.multiprocessing.pool.Pool`."""
         from shmarray.multiprocessing.pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context(), retries=retries)
 
     def Manager(self) -> ArrayManager:
         """A server process for arrays, and for objects that others use through proxies.
