@@ -24,7 +24,7 @@ import pytest
 
 import shmarray as sa
 from shmarray import multiprocessing as mp
-from shmarray.multiprocessing import managers, remote, server, session, sockets
+from shmarray.multiprocessing import base_manager, managers, remote, server, session, sockets
 from shmarray.multiprocessing.frames import send_array
 from shmarray.multiprocessing.managers import ArrayManager, ArrayServer, RemoteArray
 from shmarray.multiprocessing.remote import Line
@@ -405,7 +405,7 @@ def test_a_client_killed_in_a_transfer_gives_its_loans_back(tmp_path: Path) -> N
 import os, sys
 import numpy as np
 import shmarray as sa
-from shmarray.multiprocessing import managers, remote
+from shmarray.multiprocessing import base_manager, managers, remote
 managers.is_nearby = lambda offer: False
 manager = sa.ArrayManager(sys.argv[1], b"a key of thirty-two random bytes")
 manager.connect()
@@ -496,7 +496,7 @@ def test_a_killed_servers_pool_keeps_neither_its_address_nor_its_clients(tmp_pat
 
 
 def test_what_listens_and_says_nothing_is_given_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(managers, "DIAL_S", 0.2)
+    monkeypatch.setattr(base_manager, "DIAL_S", 0.2)
     with socket.socket(socket.AF_UNIX) as dumb:
         dumb.bind(str(tmp_path / "dumb"))
         dumb.listen()
