@@ -55,11 +55,12 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from shmarray.multiprocessing.managers import ArrayManager
+    from shmarray.multiprocessing.pool import Pool
     from shmarray.ops import ChunkInfo
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
     from shmarray.ops.reduction import reduction
-    from shmarray.pool import Pool, WorkerInfo, get_pool
+    from shmarray.pool import WorkerInfo, get_pool
 
 __all__ = [
     "ArrayManager",
@@ -112,7 +113,8 @@ __getattr__, __dir__ = lazy_names(
     {
         **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
         **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"], "ops"),
-        **dict.fromkeys(["Pool", "WorkerInfo", "get_pool"], "pool"),
+        **dict.fromkeys(["WorkerInfo", "get_pool"], "pool"),
+        "Pool": "multiprocessing.pool",
         **dict.fromkeys(["kernels", "multiprocessing", "ops", "registry"], ""),
         "ArrayManager": "multiprocessing.managers",
         "config": "configuration",

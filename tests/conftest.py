@@ -18,6 +18,7 @@ from hypothesis import settings
 
 import shmarray
 from shmarray import registry
+from shmarray.pool import Pool as EnginePool
 from shmarray.registry.removal import read_page
 from shmarray.segment.descriptor import Words, is_known_layout
 from shmarray.segment.mapping import DIRECTORY
@@ -160,7 +161,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def pool() -> shmarray.Pool:
+def pool() -> EnginePool:
     """The default pool, with two lanes whatever the machine; it lives on."""
     before = shmarray.config.workers
     shmarray.config.workers = 2

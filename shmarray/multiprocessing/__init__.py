@@ -15,6 +15,7 @@ Invariant: there is one state. The start method, the current process, the logger
 from __future__ import annotations
 
 import multiprocessing as _standard
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from shmarray.multiprocessing.context import default_context as _context
@@ -39,13 +40,15 @@ __all__ = list(_standard.__all__)
 
 #: Ours, with nothing like them in the standard library; loaded when asked for.
 _BESIDE = {"ArrayManager": "managers", "RemoteArray": "remote"}
+#: Modules of which the standard package may have its own loaded already, and this one another.
+_MODULES = {"managers", "pool", "sharedctypes"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _BESIDE:
-        from importlib import import_module
-
         return getattr(import_module(f"{__name__}.{_BESIDE[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     try:
         return getattr(_standard, name)
     except AttributeError:
