@@ -97,7 +97,9 @@ class BaseManager(_standard.BaseManager):
                 self._process.start()
             try:
                 answer = reader.recv()
-            except EOFError:
+            except BaseException as error:
+                if not isinstance(error, EOFError):  # Ctrl-C: nobody would end it
+                    self._process.terminate()
                 self._process.join()
                 raise
         if isinstance(answer, BaseException):
@@ -138,7 +140,7 @@ class BaseManager(_standard.BaseManager):
                 initializer(*initargs)
             try:
                 server = cls._Server(registry, address, authkey, serializer)
-            except OSError as error:
+            except (OSError, TypeError, ValueError) as error:
                 writer.send(error)
                 writer.close()
                 raise SystemExit(1) from error

@@ -9,6 +9,8 @@ Invariant: proxies are the standard library's own, so what users know of them ho
 
 from __future__ import annotations
 
+import threading
+import time
 import types
 from collections.abc import Sequence
 from multiprocessing import ProcessError
@@ -39,7 +41,7 @@ from shmarray.multiprocessing.base_manager import BaseManager
 from shmarray.multiprocessing.catalogue import Catalogue, Offer
 from shmarray.multiprocessing.remote import Line, RemoteArray, is_nearby
 from shmarray.multiprocessing.server import ManagerServer
-from shmarray.multiprocessing.session import ArraySession
+from shmarray.multiprocessing.session import PROTOCOL, ArraySession
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,6 +67,9 @@ __all__ = [
 ]
 
 Shape = SupportsIndex | Sequence[SupportsIndex]
+
+#: How long transfers have to end with the server.
+_END_S = 1.0
 
 
 def __getattr__(name: str) -> Any:
@@ -148,15 +153,29 @@ class ArrayServer(ManagerServer):
     def __init__(self, registry: Any, address: Any, authkey: bytes, serializer: str) -> None:
         super().__init__(registry, address, authkey, serializer)
         self.catalogue = Catalogue()
+        self._threads: set[threading.Thread] = set()
 
-    def accept_arrays(self, c: Connection[Any, Any]) -> None:
+    def accept_arrays(self, c: Connection[Any, Any], protocol: int) -> None:
         """Serve one client's use of one array on this connection."""
-        c.send(("#RETURN", None))
-        ArraySession(self.catalogue, c).serve()
+        if protocol != PROTOCOL:
+            raise ValueError(
+                f"the client speaks version {protocol} of the protocol for arrays and this manager version {PROTOCOL}; "
+                "use the same version of shmarray on both sides"
+            )
+        thread = threading.current_thread()
+        self._threads.add(thread)
+        try:
+            c.send(("#RETURN", None))
+            ArraySession(self.catalogue, c).serve()
+        finally:
+            self._threads.discard(thread)
         raise SystemExit  # nobody waits for an answer
 
-    def close(self) -> None:
-        super().close()
+    def let_go(self) -> None:
+        # A transfer has views of its array until its thread has seen the end of the connection.
+        until_s = time.monotonic() + _END_S
+        for thread in list(self._threads):
+            thread.join(max(0.0, until_s - time.monotonic()))
         self.catalogue.close()
 
 

@@ -25,7 +25,7 @@ from shmarray.multiprocessing.catalogue import Offer, pid_namespace
 from shmarray.multiprocessing.forks import close_in_children
 from shmarray.multiprocessing.frames import receive_array, send_array
 from shmarray.multiprocessing.selection import basic_key, check_values, shape_of
-from shmarray.multiprocessing.session import TRANSFER_S
+from shmarray.multiprocessing.session import PROTOCOL, TRANSFER_S
 from shmarray.multiprocessing.sockets import dial, patience
 
 __all__ = ["DIAL_S", "Line", "RemoteArray", "is_nearby"]
@@ -54,7 +54,8 @@ class Line:
 
     def __init__(self, address: Address, authkey: bytes, *, timeout_s: float = DIAL_S) -> None:
         self.address = address
-        self._broken = False
+        self._sound = True
+        self._moving = False
         try:
             self._connection = dial(address, authkey, timeout_s=timeout_s)
         except AuthenticationError:
@@ -69,7 +70,7 @@ class Line:
             ) from error
         try:
             with self._told():
-                managers.dispatch(self._connection, None, "accept_arrays")  # type: ignore[attr-defined]
+                managers.dispatch(self._connection, None, "accept_arrays", (PROTOCOL,))  # type: ignore[attr-defined]
         except BaseException:
             self.close()
             raise
@@ -77,7 +78,7 @@ class Line:
     @property
     def usable(self) -> bool:
         """Whether requests can go on it; not when something was cut short and nobody knows what comes next."""
-        return not (self._broken or self._connection.closed)
+        return self._sound and not self._connection.closed
 
     def close(self) -> None:
         self._connection.close()
@@ -85,13 +86,13 @@ class Line:
     def ask(self, *request: Any) -> Any:
         """Send a request and return its answer; what the server raises is raised here, its traceback as the cause."""
         with self._told():
-            self._connection.send(request)
-            return self._answer()
+            return self._ask(*request)
 
     def read(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """The bytes of a selection, which must be of that shape and dtype."""
-        there = self.ask("read", key)
-        with self._told(transfer=True):
+        with self._told():
+            there = self._ask("read", key)
+            self._moving = True
             if there != (shape, dtype):
                 raise DamagedFrameError(
                     f"a selection of shape {shape} and {dtype} was asked for and {there} is offered: the manager does "
@@ -105,8 +106,9 @@ class Line:
 
     def write(self, key: Any, values: np.ndarray[Any, Any]) -> None:
         """Assign values to a selection."""
-        self.ask("write", key, values.shape)
-        with self._told(transfer=True):
+        with self._told():
+            self._ask("write", key, values.shape)
+            self._moving = True
             try:
                 with patience(self._connection, TRANSFER_S):
                     send_array(self._connection, values)
@@ -116,6 +118,10 @@ class Line:
                 raise
             self._answer()
 
+    def _ask(self, *request: Any) -> Any:
+        self._connection.send(request)
+        return self._answer()
+
     def _answer(self) -> Any:
         kind, *result = self._connection.recv()
         if kind == "ok":
@@ -124,22 +130,26 @@ class Line:
         raise _AnswerError(error, traceback)
 
     @contextmanager
-    def _told(self, *, transfer: bool = False) -> Iterator[None]:
-        """Errors with a name; and after the connection's own, or any inside a transfer, it is not usable any more."""
+    def _told(self) -> Iterator[None]:
+        """Errors with a name; and unless the block came to its end, or to a refusal, the line is not usable any more.
+
+        That is the state from the beginning: Ctrl-C may come between any two steps.
+        """
+        self._sound = self._moving = False
         try:
             yield
+            self._sound = True
         except _AnswerError as answer:
-            self._broken = transfer
+            self._sound = not self._moving
             raise answer.error from managers.RemoteError(answer.traceback)
+        except DamagedFrameError as error:
+            error.address = self.address  # type: ignore[attr-defined]
+            raise
         except (EOFError, OSError) as error:
-            self._broken = True
-            if isinstance(error, DamagedFrameError):
-                error.address = self.address  # type: ignore[attr-defined]
-                raise
             happened = "stood still for too long" if isinstance(error, BlockingIOError) else "ended"
             during = (
                 " in the middle of a transfer: of a slice that was being written, part may have been"
-                if transfer
+                if self._moving
                 else ""
             )
             raise ManagerConnectionError(
@@ -147,9 +157,6 @@ class Line:
                 "the manager was ended, or the network is down",
                 address=self.address,
             ) from error
-        except BaseException:  # Ctrl-C
-            self._broken = True
-            raise
 
 
 class _AnswerError(Exception):

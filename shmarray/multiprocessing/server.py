@@ -44,8 +44,6 @@ _QUEUE = 128
 _REQUEST_S = 60.0
 #: How often a server whose parent has died looks whether anybody is connected.
 _ORPHAN_S = 0.5
-#: How long the threads of connections have to end with the server.
-_END_S = 1.0
 
 
 class ManagerServer(managers.Server):
@@ -80,8 +78,8 @@ class ManagerServer(managers.Server):
             os.chmod(address, 0o600)
         self.stop_event = threading.Event()
         self.lobby = Lobby(room=self.lobby_room, patience_s=self.handshake_s)
-        #: Connections that have shown the key, and the threads that serve them.
-        self._guests: dict[Connection[Any, Any], threading.Thread] = {}
+        #: Connections that have shown the key (a dict for what `list` of it promises among threads).
+        self._guests: dict[Connection[Any, Any], None] = {}
         self._wake: int | None = None
         self._parent_fd: int | None = None
         close_in_children(self)
@@ -176,24 +174,22 @@ class ManagerServer(managers.Server):
                 os.write(fd, b"x")
 
     def close(self) -> None:
-        """Stop listening, hang up on everybody, and free the address. The threads have a moment to end."""
+        """Stop listening, hang up on everybody, let go of what is held, and free the address."""
         self.stop_event.set()
         with suppress(OSError):
             self.listener.close()
         self.lobby.close()
-        threads = []
-        for guest, thread in list(self._guests.items()):
+        for guest in list(self._guests):
             hang_up(guest)
-            threads.append(thread)
-        until_s = time.monotonic() + _END_S
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, until_s - time.monotonic()))
+        self.let_go()
         if self._claim is not None:
             self._claim.close()
         if self._parent_fd is not None:
             os.close(self._parent_fd)
             self._parent_fd = None
+
+    def let_go(self) -> None:
+        """What a kind of server does at its end, between its last connection and the freeing of its address."""
 
     def close_in_child(self) -> None:
         """A forked child (of a pool that this server holds) keeps neither the door nor anybody's line open."""
@@ -221,7 +217,7 @@ class ManagerServer(managers.Server):
                 return
             if not self.lobby.leave(conn):
                 return
-            self._guests[conn] = threading.current_thread()
+            self._guests[conn] = None
             self._handle_first(conn)
         except (SystemExit, OSError):  # the standard library's way to say that a client has left
             pass

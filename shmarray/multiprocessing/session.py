@@ -43,8 +43,10 @@ from shmarray.multiprocessing.sockets import patience
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["TRANSFER_S", "ArraySession"]
+__all__ = ["PROTOCOL", "TRANSFER_S", "ArraySession"]
 
+#: Raised with every change of what is said here or in frames.
+PROTOCOL = 1
 #: How long a transfer may stand still before the other side counts as gone.
 TRANSFER_S = 60.0
 

@@ -268,6 +268,12 @@ def test_a_manager_that_offers_something_else_is_not_believed(
     far: ArrayManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = far.array(3)
-    monkeypatch.setattr(remote.Line, "ask", lambda self, *request: ((4,), np.dtype("f8")))
+    monkeypatch.setattr(remote.Line, "_ask", lambda self, *request: ((4,), np.dtype("f8")))
     with pytest.raises(sa.DamagedFrameError, match="offered"):
         array[:]
+
+
+def test_a_manager_of_another_version_says_so(far: ArrayManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PROTOCOL", 99)
+    with pytest.raises(managers.RemoteError, match="version 99"):
+        far.array(3)
