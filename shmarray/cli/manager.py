@@ -30,7 +30,7 @@ _SHORT_KEY = 16
 @click.option(
     "--authkey-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with the key that clients must have, readable by you alone. By default a random key, printed once.",
+    help="A file with the key that clients must have, to be read by you alone. By default a random key, printed once.",
 )
 @namespace_option
 def manager(address: str | None, authkey_file: Path | None) -> None:
@@ -69,15 +69,21 @@ def manager(address: str | None, authkey_file: Path | None) -> None:
 
 
 def _read_key(path: Path) -> bytes:
-    """The key in a file, without white space around it."""
+    """The key in a file: of a text file its text, without white space around it; of any other all bytes."""
     status = path.stat()
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-        raise click.ClickException(
-            f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, which lets other users read the key; chmod 600 it"
+        click.echo(
+            f"warning: {path} has mode {stat.S_IMODE(status.st_mode):04o}, which may let other users read the key; "
+            "chmod 600 it",
+            err=True,
         )
-    key = path.read_bytes().strip()
+    key = path.read_bytes()
+    if key.isascii():
+        key = key.strip()
     if not key:
         raise click.ClickException(f"{path} is empty; `head -c 32 /dev/urandom | base64 > {path}` makes a key")
     if len(key) < _SHORT_KEY:
-        click.echo(f"the key in {path} has {len(key)} bytes, which can be guessed; use 32 random ones", err=True)
+        click.echo(
+            f"warning: the key in {path} has {len(key)} bytes, which can be guessed; use 32 random ones", err=True
+        )
     return key

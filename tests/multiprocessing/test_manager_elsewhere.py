@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import shmarray as sa
@@ -75,7 +76,7 @@ def _served(address: object) -> Iterator[ArrayManager]:
     """A manager with an array whose values the client knows, and marks."""
     with ArrayManager(address, KEY) as manager:
         array = manager.array((600, 1000), "f4", name="far-away")
-        array.reshape(-1)[:] = range(600_000)
+        array[:] = np.arange(600_000).reshape(array.shape)
         yield manager
         assert (array[1:, 0] == -1).all()
         assert array[0, 0] == 0
