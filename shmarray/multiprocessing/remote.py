@@ -90,7 +90,7 @@ class Line:
 
     def read(self, key: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """The bytes of a selection, which must be of that shape and dtype."""
-        with self._told():
+        with self._told(), patience(self._connection, TRANSFER_S):
             there = self._ask("read", key)
             self._moving = True
             if there != (shape, dtype):
@@ -100,18 +100,16 @@ class Line:
                     address=self.address,
                 )
             values = np.empty(shape, dtype)
-            with patience(self._connection, TRANSFER_S):
-                receive_array(self._connection, values)
+            receive_array(self._connection, values)
             return values
 
     def write(self, key: Any, values: np.ndarray[Any, Any]) -> None:
         """Assign values to a selection."""
-        with self._told():
+        with self._told(), patience(self._connection, TRANSFER_S):
             self._ask("write", key, values.shape)
             self._moving = True
             try:
-                with patience(self._connection, TRANSFER_S):
-                    send_array(self._connection, values)
+                send_array(self._connection, values)
             except OSError:
                 with patience(self._connection, _AGAIN_S):
                     self._answer()  # the server may have said why it does not listen any more

@@ -34,15 +34,11 @@ from tests.processes import run_python, wait_until
 KEY = b"a key of thirty-two random bytes"
 
 
-class HastyServer(ArrayServer):
-    """Has less patience and less room, so that a test need not wait."""
-
-    handshake_s = 0.5
-    lobby_room = 8
-
-
 class HastyManager(ArrayManager):
-    _Server = HastyServer
+    """Has less patience, so that a test need not wait; but enough for honest clients of a busy machine."""
+
+    class _Server(ArrayServer):
+        handshake_s = 2.0
 
 
 class CrampedManager(ArrayManager):
@@ -63,6 +59,12 @@ def _started(kind: type[ArrayManager], address: Any) -> Iterator[ArrayManager]:
 
 
 @pytest.fixture
+def serving(tmp_path: Path) -> Iterator[ArrayManager]:
+    with _started(ArrayManager, str(tmp_path / "socket")) as manager:
+        yield manager
+
+
+@pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[ArrayManager]:
     with _started(HastyManager, str(tmp_path / "socket")) as manager:
         yield manager
@@ -72,11 +74,6 @@ def hasty(tmp_path: Path) -> Iterator[ArrayManager]:
 def cramped() -> Iterator[ArrayManager]:
     with _started(CrampedManager, ("127.0.0.1", 0)) as manager:
         yield manager
-
-
-@pytest.fixture
-def everybody_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(managers, "is_nearby", lambda offer: False)
 
 
 def _connected(address: Any) -> socket.socket:
@@ -171,11 +168,11 @@ while True:
         flood.stdout.close()
 
 
-def test_a_wrong_key_is_refused_and_told_nothing_more(hasty: ArrayManager) -> None:
+def test_a_wrong_key_is_refused_and_told_nothing_more(serving: ArrayManager) -> None:
     for _ in range(3):
         with pytest.raises(AuthenticationError):
-            ArrayManager(hasty.address, b"wrong").connect()
-    with _connected(hasty.address) as end:
+            ArrayManager(serving.address, b"wrong").connect()
+    with _connected(serving.address) as end:
         end.setblocking(True)
         stranger = connection.Connection(end.detach())
         with stranger:
@@ -196,7 +193,7 @@ class _Bomb:
         return os.mkdir, (self.path,)
 
 
-def test_nothing_of_a_stranger_is_unpickled_or_believed(hasty: ArrayManager, tmp_path: Path) -> None:
+def test_nothing_of_a_stranger_is_unpickled_or_believed(serving: ArrayManager, tmp_path: Path) -> None:
     bomb = pickle.dumps(_Bomb(str(tmp_path / "exploded")))
     random.seed(44)
     messages = [
@@ -209,7 +206,7 @@ def test_nothing_of_a_stranger_is_unpickled_or_believed(hasty: ArrayManager, tmp
         *(random.randbytes(random.randrange(1, 400)) for _ in range(20)),
     ]
     for message in messages:
-        with _connected(hasty.address) as end:
+        with _connected(serving.address) as end:
             end.sendall(message)
             end.shutdown(socket.SHUT_WR)
             _read_until_dropped(end)
@@ -253,8 +250,8 @@ def _line(manager: ArrayManager, name: str) -> Line:
     return line
 
 
-def test_malformed_frames_are_refused_and_change_nothing(hasty: ArrayManager) -> None:
-    array = hasty.array(1000, "i4", name="target")
+def test_malformed_frames_are_refused_and_change_nothing(serving: ArrayManager) -> None:
+    array = serving.array(1000, "i4", name="target")
     array += 7
     good: list[bytes] = []
     ours, theirs = mp.Pipe()
@@ -272,7 +269,7 @@ def test_malformed_frames_are_refused_and_change_nothing(hasty: ArrayManager) ->
         [header, payload[:-4]],
         [pickle.dumps(("read", ()))],
     ):
-        line = _line(hasty, "target")
+        line = _line(serving, "target")
         end = line._connection
         end.send(("write", (slice(None),), (1000,)))
         assert end.recv() == ("ok", None)
@@ -296,9 +293,9 @@ def test_malformed_frames_are_refused_and_change_nothing(hasty: ArrayManager) ->
 @pytest.mark.parametrize(
     "request_", [("frobnicate",), (), 7, ("read",), ("write", ...), ("read", "name"), ("write", ..., (9, 9))]
 )
-def test_requests_that_are_none_are_answered_with_an_error(hasty: ArrayManager, request_: Any) -> None:
-    hasty.array(3, name="target")
-    line = _line(hasty, "target")
+def test_requests_that_are_none_are_answered_with_an_error(serving: ArrayManager, request_: Any) -> None:
+    serving.array(3, name="target")
+    line = _line(serving, "target")
     line._connection.send(request_)
     assert line._connection.recv()[0] == "error"
     assert line.read((0,), (), np.dtype("f8")) == 0, "the session goes on"
@@ -306,9 +303,9 @@ def test_requests_that_are_none_are_answered_with_an_error(hasty: ArrayManager, 
 
 
 @pytest.mark.parametrize("request_", [("join", "x", "r+"), ("open", 3, "r"), ("create", -1, "f8", {"name": None})])
-def test_what_cannot_be_lent_leaves_the_session_with_nothing(hasty: ArrayManager, request_: Any) -> None:
-    hasty.array(3, name="target")
-    line = _line(hasty, "target")
+def test_what_cannot_be_lent_leaves_the_session_with_nothing(serving: ArrayManager, request_: Any) -> None:
+    serving.array(3, name="target")
+    line = _line(serving, "target")
     line._connection.send(request_)
     assert line._connection.recv()[0] == "error"
     with pytest.raises(ValueError, match="no array"):
@@ -318,9 +315,9 @@ def test_what_cannot_be_lent_leaves_the_session_with_nothing(hasty: ArrayManager
     line.close()
 
 
-def test_requests_that_are_no_pickle_are_answered_with_an_error(hasty: ArrayManager) -> None:
-    hasty.array(3, name="target")
-    line = _line(hasty, "target")
+def test_requests_that_are_no_pickle_are_answered_with_an_error(serving: ArrayManager) -> None:
+    serving.array(3, name="target")
+    line = _line(serving, "target")
     line._connection.send_bytes(b"\x80\x05no pickle.")
     assert line._connection.recv()[0] == "error"
     assert line.read((0,), (), np.dtype("f8")) == 0
@@ -372,18 +369,18 @@ def test_a_manager_killed_in_a_transfer_is_a_named_error_and_arrays_live_on(
     manager.start()
     near = manager.array((500, 1000), name="used", keep=True)
     near[:] = 3
-    monkeypatch.setattr(managers, "is_nearby", lambda offer: False)
-    far = manager.open("used")
-    assert isinstance(far, RemoteArray)
-    assert far[0, 0] == 3
-    step = {"read": "receive_array", "write": "send_array"}[direction]
-    monkeypatch.setattr(remote, step, _killed_first(manager, getattr(remote, step)))
-    with pytest.raises(sa.ManagerConnectionError, match="in the middle of a transfer"):
-        if direction == "read":
-            far[...]
-        else:
-            far[...] = np.ones(far.shape)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(managers, "is_nearby", lambda offer: False)
+        far = manager.open("used")
+        assert isinstance(far, RemoteArray)
+        assert far[0, 0] == 3
+        step = {"read": "receive_array", "write": "send_array"}[direction]
+        patch.setattr(remote, step, _killed_first(manager, getattr(remote, step)))
+        with pytest.raises(sa.ManagerConnectionError, match="in the middle of a transfer"):
+            if direction == "read":
+                far[...]
+            else:
+                far[...] = np.ones(far.shape)
     with pytest.raises(sa.ManagerConnectionError, match="no manager answers"):
         far[0, 0]
     near += 1
@@ -397,6 +394,27 @@ def test_a_manager_killed_in_a_transfer_is_a_named_error_and_arrays_live_on(
         second.unlink("used")
     assert os.listdir(tmp_path) == []
     manager.shutdown()
+
+
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_a_stopped_manager_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    with _started(ArrayManager, str(tmp_path / "socket")) as manager:
+        with monkeypatch.context() as patch:
+            patch.setattr(managers, "is_nearby", lambda offer: False)
+            far = manager.array(1_000_000)
+        far[:] = 1
+        monkeypatch.setattr(remote, "TRANSFER_S", 0.2)
+        os.kill(manager._process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(sa.ManagerConnectionError, match="stood still"):
+                if direction == "read":
+                    far[:]
+                else:
+                    far[:] = np.zeros(far.shape)
+        finally:
+            os.kill(manager._process.pid, signal.SIGCONT)
 
 
 def test_a_client_killed_in_a_transfer_gives_its_loans_back(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +126,9 @@ def network() -> Iterator[tuple[str, str]]:
         pytest.skip("network namespaces need root")
     tag = uuid.uuid4().hex[:8]
     host, near, far = f"shmarray-{tag}", f"sn{tag}", f"sf{tag}"
-    # Of the net that documentation and tests have for themselves (RFC 5737), a part of its own.
-    part = 4 * (int(tag, 16) % 64)
-    here, there = f"198.51.100.{part + 1}", f"198.51.100.{part + 2}"
+    # Of the net that tests have for themselves (RFC 2544), a part that no test beside this one has.
+    part = IPv4Address("198.18.0.0") + 4 * (int(tag, 16) % (1 << 15))
+    here, there = str(part + 1), str(part + 2)
     steps = [
         ["netns", "add", host],
         ["link", "add", near, "type", "veth", "peer", "name", far, "netns", host],
