@@ -650,7 +650,7 @@ class Crew:
             self._again.appendleft(task)
             return
         call = describe_call(job.function)
-        times = "" if task.deaths == 1 else f" (the {task.deaths}th worker in this task)"
+        times = "" if task.deaths == 1 else f" (it is worker number {task.deaths} that this task has ended)"
         error = WorkerDiedError(
             f"worker {death.pid} ended in task {task.index} of {call}: {describe_death(death)}{times}; others go on",
             task=call,
