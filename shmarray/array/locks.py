@@ -144,9 +144,11 @@ class SegmentMutex:
         if self._pids and self._pids[-1] != os.getpid():
             self._pids.pop()
             return  # entered before a fork: the parent holds it, this child does not
+        holds = _holds.get(self._segment.lock_address, 0)
         _let_go(self._segment)  # while the mutex is still held, which guards the count; `self` keeps the pages
         if quick_call("pthread_mutex_unlock")(self._segment.lock_address):
-            _hold(self._segment)
+            if holds:
+                _hold(self._segment)
             raise RuntimeError(f"the lock of {_called(self._segment)} is released by a thread that does not hold it")
         self._pids.pop()  # only now: a refused release leaves the owner's to it
 

@@ -16,8 +16,9 @@ import pickle
 import threading
 from collections import ChainMap
 from collections.abc import Callable
+from functools import cache
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -127,16 +128,23 @@ class _Pages:
 def _pickled(value: Any, by_value: bool) -> bytes:
     file = io.BytesIO()
     if by_value:
-        import cloudpickle
-
-        pickler: Any = cloudpickle.Pickler(file, protocol=5)
-        # A function must be met by cloudpickle itself, whatever is registered for it.
-        pickler.dispatch_table = ChainMap(_ours, pickler.dispatch_table, _registered)
+        pickler: Any = _by_value_pickler()(file, protocol=5)
     else:
         pickler = pickle.Pickler(file, 5)
         pickler.dispatch_table = _table
     pickler.dump(value)
     return file.getvalue()
+
+
+@cache
+def _by_value_pickler() -> Any:
+    import cloudpickle
+
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        # It is read from the class, when an instance is made.
+        dispatch_table: ClassVar[Any] = ChainMap(_ours, cloudpickle.Pickler.dispatch_table, _registered)
+
+    return ByValue
 
 
 def _reduce_array(array: np.ndarray[Any, Any]) -> Any:

@@ -33,7 +33,6 @@ OTHERS = (
     "WithProcessesTestQueue",
     "WithManagerTestQueue",
     "WithManagerTestPool",
-    "WithThreadsTestPool",
 )
 
 #: Long because they sleep, and what they test is tested here without.
