@@ -193,7 +193,7 @@ class ManagerServer(managers.Server):
 
     def close_in_child(self) -> None:
         """A forked child (of a pool that this server holds) keeps neither the door nor anybody's line open."""
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # it may have been closed before
             self.listener._listener._socket.close()
         for guest in [*self._guests, *(guest for guest, _ in self.lobby._guests.values())]:
             with suppress(OSError):
