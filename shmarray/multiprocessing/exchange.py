@@ -235,6 +235,8 @@ class Exchange:
                     with contextlib.suppress(ValueError):
                         self._queue.remove(job)
                     continue
+                if job.may_be_endless and len(self._queue) > 1:
+                    self._queue.rotate(-1)  # others have their turn too
             else:
                 return None
             assert task is not None

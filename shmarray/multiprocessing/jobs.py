@@ -94,6 +94,7 @@ class Job:
     """What all kinds have in common."""
 
     mode: int
+    may_be_endless = False  #: then it takes turns with others
 
     def __init__(self, crew: Crew, function: Callable[..., Any], pace: Pace, retries: int) -> None:
         self._crew: Crew | None = crew
@@ -418,6 +419,7 @@ class IMapIterator(Job):
 
     def feed(self, chunk: Any) -> None:
         """One more task."""
+        self.may_be_endless = True
         self._fed.append(chunk)
         if len(self._fed) >= self.FED_AHEAD:
             self.hungry.clear()

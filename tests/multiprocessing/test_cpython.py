@@ -76,6 +76,8 @@ def of_ours(source: str) -> str:
         "\nimport shmarray.multiprocessing as multiprocessing\nimport shmarray.multiprocessing.connection\n",
         1,
     )
+    # Programs that tests start must find the package.
+    source = source.replace("'-E', '-c'", "'-c'")
     environ = "**{'__isolated': False, 'PYTHONPATH': os.environ['PYTHONPATH']}"
     return source.replace("assert_python_ok('-c', cmd)", f"assert_python_ok('-c', cmd, {environ})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def kill_self(number: int) -> None:
+    faulthandler.disable()  # it would fill the report with tracebacks that are none
     os.kill(os.getpid(), number)
     time.sleep(60)
 
