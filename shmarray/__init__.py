@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from shmarray.multiprocessing.managers import ArrayManager
     from shmarray.multiprocessing.pool import Pool
+    from shmarray.multiprocessing.remote import RemoteArray
     from shmarray.ops import ChunkInfo
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
@@ -77,6 +78,7 @@ __all__ = [
     "ManagerConnectionError",
     "OutOfSharedMemoryError",
     "Pool",
+    "RemoteArray",
     "SegmentAccessError",
     "SegmentExistsError",
     "SegmentNotFoundError",
@@ -117,6 +119,7 @@ __getattr__, __dir__ = lazy_names(
         "Pool": "multiprocessing.pool",
         **dict.fromkeys(["kernels", "multiprocessing", "ops", "registry"], ""),
         "ArrayManager": "multiprocessing.managers",
+        "RemoteArray": "multiprocessing.remote",
         "config": "configuration",
     },
 )

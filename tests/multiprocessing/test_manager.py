@@ -18,7 +18,7 @@ import pytest
 import shmarray as sa
 from shmarray import multiprocessing as mp
 from shmarray.multiprocessing.addresses import AddressClaim, parse_address
-from shmarray.multiprocessing.managers import ArrayManager, BaseManager, SyncManager
+from shmarray.multiprocessing.managers import ArrayManager, BaseManager, RemoteArray, SyncManager
 from tests.processes import holding, run_python, wait_until
 
 
@@ -26,7 +26,8 @@ def test_a_manager_is_the_standard_librarys_with_arrays() -> None:
     with mp.Manager() as manager:
         assert isinstance(manager, ArrayManager)
         assert isinstance(manager, standard_managers.SyncManager)
-        assert sa.ArrayManager is mp.ArrayManager is ArrayManager
+    assert sa.ArrayManager is mp.ArrayManager is ArrayManager
+    assert sa.RemoteArray is mp.RemoteArray is RemoteArray
 
 
 def test_everything_that_the_standard_manager_shares_is_shared() -> None:
