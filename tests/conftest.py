@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run all of CPython's tests of multiprocessing on shmarray.multiprocessing (some minutes)",
     )
+    parser.addoption(
+        "--worker-kills",
+        type=int,
+        default=16,
+        help="how many workers of crash-safe calls are killed (the nightly form: 1000)",
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """From arrays and a kernel to a plan, from a plan to its result. Knows views and segments, not SharedArrays."""
 
 from shmarray.engine.chunk_info import ChunkInfo
+from shmarray.engine.commit import run_crash_safe
 from shmarray.engine.execution import DEFAULT, Options, Plan, run
 from shmarray.engine.operands import check_output, shared_copy
 from shmarray.engine.planning import (
@@ -8,17 +9,19 @@ from shmarray.engine.planning import (
     default_chunks,
     plan_chunkwise,
     plan_elementwise,
+    plan_first_item,
     plan_function,
     plan_items,
     plan_probe,
     plan_reduction,
 )
-from shmarray.engine.python_job import ProbeJob
+from shmarray.engine.probing import FirstItemJob, ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
     "DEFAULT",
     "ChunkInfo",
+    "FirstItemJob",
     "Options",
     "Plan",
     "ProbeJob",
@@ -28,11 +31,13 @@ __all__ = [
     "default_chunks",
     "plan_chunkwise",
     "plan_elementwise",
+    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",
     "plan_reduction",
     "reduce_ufunc",
     "run",
+    "run_crash_safe",
     "shared_copy",
 ]

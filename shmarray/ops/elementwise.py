@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from shmarray import jit as compiler
+from shmarray import registry
 from shmarray.array import SharedArray
-from shmarray.engine import Options, check_output, plan_elementwise, plan_items, run
+from shmarray.chunks import ChunkGrid
+from shmarray.engine import (
+    FirstItemJob,
+    Options,
+    Plan,
+    check_output,
+    default_chunks,
+    plan_elementwise,
+    plan_first_item,
+    plan_items,
+    run,
+    run_crash_safe,
+)
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -67,7 +81,7 @@ class Elementwise:
         arrays = [value for value in inputs if isinstance(value, np.ndarray)]
         shape = broadcast_shape([value.shape for value in arrays], name=name)
         signature = tuple((value.dtype, not isinstance(value, np.ndarray)) for value in inputs)
-        dtypes = self._result_dtypes(signature, inputs)
+        dtypes = self._result_dtypes(signature, inputs, out, options)
         outputs = as_outputs(out, len(dtypes), shape, dtypes, name=name)
         checked = [check_output(output, arrays, name=name) for output in outputs]  # each of them is looked at
         in_place = any(checked)
@@ -77,36 +91,57 @@ class Elementwise:
         results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
         outputs = outputs or [result.view(np.ndarray) for result in results]
         chunks = chunks_for(shape, [*(out if isinstance(out, tuple) else (out,)), *args])
-        joins = self._jit and not self._debug
-        inputs = reachable_if_large(inputs) if joins else reachable(inputs)
+        joins = self._jit and not self._debug and not options.workers_alone
+        operands = reachable_if_large(inputs) if joins else reachable(inputs)
         targets = outputs if joins else reachable(outputs)
-        if self._jit:
-            kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
-            plan = plan_elementwise(name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins)
+        if options.crash_safe and out is not None and targets[0].size:
+            grid = ChunkGrid(shape, default_chunks(targets[0]) if chunks is None else chunks)
+            run_crash_safe(
+                name, grid, targets, lambda scratch: self._plan(signature, operands, scratch, grid.chunks), options
+            )
         else:
-            plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
-        run(plan, options)
+            plan = self._plan(signature, operands, targets, chunks, in_place=in_place)
+            run(plan, options)
+            if isinstance(out, SharedArray) and all(map(operator.is_, (*operands, *targets), (*inputs, *outputs))):
+                self._plans.keep((*args, out), plan)
         for output, target in zip(outputs, targets, strict=True):
             if target is not output:  # a private output: workers wrote to a copy
                 output[...] = target
         if out is not None:
-            if isinstance(out, SharedArray):
-                self._plans.keep((*args, out), plan)
             return out
         return results[0] if len(results) == 1 else tuple(results)
 
+    def _plan(
+        self,
+        signature: Signature,
+        inputs: Sequence[Any],
+        outputs: Sequence[Array],
+        chunks: tuple[int, ...] | None,
+        *,
+        in_place: bool = False,
+    ) -> Plan:
+        if not self._jit:
+            function = by_value(self.__wrapped__)
+            return plan_items(self.__name__, function, inputs, outputs, chunks=chunks, in_place=in_place)
+        kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
+        return plan_elementwise(
+            self.__name__, kernel, inputs, outputs, chunks=chunks, in_place=in_place, caller_joins=not self._debug
+        )
+
     # ------------------------------------------------------------------ compilation
 
-    def _result_dtypes(self, signature: Signature, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+    def _result_dtypes(
+        self, signature: Signature, inputs: Sequence[Any], out: Any, options: Options
+    ) -> tuple[np.dtype[Any], ...]:
+        if not self._jit:
+            given = out if isinstance(out, tuple) else (out,)
+            if all(isinstance(array, SharedArray) for array in given):
+                return tuple(array.dtype for array in given)
+            return self._try_out(inputs, options)
         dtypes = self._results.get(signature)
         if dtypes is None:
-            if self._jit:
-                dtypes = compiler.remember(
-                    ("elementwise results", self._key(), signature), lambda: self._infer(signature)
-                )
-            else:
-                dtypes = self._try_out(inputs)
-            self._results[signature] = dtypes
+            key = ("elementwise results", self._key(), signature)
+            dtypes = self._results[signature] = compiler.remember(key, lambda: self._infer(signature))
         return dtypes
 
     def _infer(self, signature: Signature) -> tuple[np.dtype[Any], ...]:
@@ -121,15 +156,17 @@ class Elementwise:
             raise TypeError(f"{name} must return a value, or a tuple of values, for each item; it returns {result}")
         return tuple(dtype_of(kind, name=name) for kind in kinds)
 
-    def _try_out(self, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+    def _try_out(self, inputs: Sequence[Any], options: Options) -> tuple[np.dtype[Any], ...]:
         """The dtypes of plain Python's results, from the first items (ones where there is none)."""
-        first = [
-            value if isinstance(value, np.generic) else value.flat[0] if value.size else value.dtype.type(1)
+        items = [
+            np.array([value.flat[0]] if isinstance(value, np.ndarray) and value.size else [value.dtype.type(1)])
+            if isinstance(value, np.ndarray)
+            else np.array([value])
             for value in inputs
         ]
-        result = self.__wrapped__(*first)
-        results = result if isinstance(result, tuple) else (result,)
-        return tuple(np.asarray(value).dtype for value in results)
+        scratch = np.asarray(registry.create(FirstItemJob.scratch_nbytes, np.dtype(np.uint8)))
+        run(plan_first_item(self.__name__, by_value(self.__wrapped__), items, scratch, 1), options)
+        return FirstItemJob.read(scratch)
 
     def _kernel(self, signature: Signature, outputs: tuple[np.dtype[Any], ...]) -> tuple[int, Any]:
         kernel = self._kernels.get((signature, outputs))
@@ -180,8 +217,10 @@ def elementwise(
     Returns
     -------
     callable
-        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2)`. `out` is a SharedArray (a tuple
-        of them for several results); it may be an argument itself (in place) but must not overlap one otherwise.
+        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`. `out` is a
+        SharedArray (a tuple of them for several results); it may be an argument itself (in place) but must not overlap
+        one otherwise. With `crash_safe=True` each chunk of `out` is computed once or not at all, whatever dies
+        (docs/reliability_exactly_once.md).
 
     Examples
     --------

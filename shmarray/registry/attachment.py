@@ -37,6 +37,7 @@ from shmarray.segment import libc
 from shmarray.segment.descriptor import (
     DESCRIPTOR_NBYTES,
     EXPORTED,
+    SCRATCH,
     USER_LOCK,
     Descriptor,
     Words,
@@ -49,7 +50,7 @@ from shmarray.segment.mapping import DIRECTORY, Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment"]
+__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment", "settled"]
 
 _PATIENCE_S = 10.0
 
@@ -104,9 +105,9 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
     while True:
         mapping = store.share(file_name)
         if mapping is not None:
-            return second_segment(mapping, mode)
+            return settled(second_segment(mapping, mode))
         try:
-            return attach_file(file_name, namespace, name, mode)
+            return settled(attach_file(file_name, namespace, name, mode))
         except SegmentNotFoundError:
             if timeout_s is None:
                 raise
@@ -116,6 +117,16 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
                 raise
             time.sleep(min(pause_s, until_s - now))
             pause_s = min(2 * pause_s, 0.01)
+
+
+def settled(segment: Segment) -> Segment:
+    """The same segment; a crash-safe call on it whose caller has died is finished first."""
+    page = segment.mapping.page
+    if page and page[SCRATCH]:
+        from shmarray.registry.replay import look_after
+
+        look_after(segment.mapping.parent or segment.mapping)
+    return segment
 
 
 def second_segment(mapping: Mapping, mode: str) -> Segment:

@@ -67,8 +67,13 @@ def _reclaim(file_name: str, namespace: str) -> str | None:
         if is_known_layout(page):
             if not is_private(file_name):
                 descriptor = Descriptor.unpack(page, capacity=status.st_size - DESCRIPTOR_NBYTES, label=label)
-                if descriptor.keep or Words.of_page(page).is_in_flight:
+                words = Words.of_page(page)
+                if descriptor.keep or words.is_in_flight:
                     return None
+                if words.journal:  # a call was cut short: what it committed is put in place before this goes
+                    from shmarray.registry.replay import replay_held
+
+                    replay_held(fd, file_name, namespace)
         elif not is_private(file_name) or any(page[:12]):
             return None  # a private file of zeros is one whose maker died before it wrote anything
         with store, store.names.held(namespace):
