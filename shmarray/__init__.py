@@ -20,7 +20,7 @@ from shmarray._lazy import lazy_names
 from shmarray._version import __version__
 
 if TYPE_CHECKING:
-    from shmarray import kernels, ops, registry
+    from shmarray import kernels, multiprocessing, ops, registry
     from shmarray.array import (
         SharedArray,
         array,
@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from shmarray.errors import (
         ChunksUnknownError,
         CorruptSegmentError,
+        DamagedFrameError,
         KernelCompileError,
         KernelError,
         KernelIndexError,
         KernelTimeoutError,
         LockTimeoutError,
+        ManagerAddressError,
+        ManagerConnectionError,
         OutOfSharedMemoryError,
         SegmentAccessError,
         SegmentExistsError,
@@ -51,24 +54,32 @@ if TYPE_CHECKING:
         ShmArrayError,
         WorkerDiedError,
     )
+    from shmarray.multiprocessing.managers import ArrayManager
+    from shmarray.multiprocessing.pool import Pool
+    from shmarray.multiprocessing.remote import RemoteArray
     from shmarray.ops import ChunkInfo
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
     from shmarray.ops.reduction import reduction
     from shmarray.ops.stencil import stencil
-    from shmarray.pool import Pool, WorkerInfo, get_pool
+    from shmarray.pool import WorkerInfo, get_pool
 
 __all__ = [
+    "ArrayManager",
     "ChunkInfo",
     "ChunksUnknownError",
     "CorruptSegmentError",
+    "DamagedFrameError",
     "KernelCompileError",
     "KernelError",
     "KernelIndexError",
     "KernelTimeoutError",
     "LockTimeoutError",
+    "ManagerAddressError",
+    "ManagerConnectionError",
     "OutOfSharedMemoryError",
     "Pool",
+    "RemoteArray",
     "SegmentAccessError",
     "SegmentExistsError",
     "SegmentNotFoundError",
@@ -89,6 +100,7 @@ __all__ = [
     "kernels",
     "load",
     "map_chunks",
+    "multiprocessing",
     "ones",
     "open",
     "ops",
@@ -105,8 +117,11 @@ __getattr__, __dir__ = lazy_names(
     {
         **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
         **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"], "ops"),
-        **dict.fromkeys(["Pool", "WorkerInfo", "get_pool"], "pool"),
-        **dict.fromkeys(["kernels", "ops", "registry"], ""),
+        **dict.fromkeys(["WorkerInfo", "get_pool"], "pool"),
+        "Pool": "multiprocessing.pool",
+        **dict.fromkeys(["kernels", "multiprocessing", "ops", "registry"], ""),
+        "ArrayManager": "multiprocessing.managers",
+        "RemoteArray": "multiprocessing.remote",
         "config": "configuration",
     },
 )

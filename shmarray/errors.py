@@ -10,17 +10,21 @@ happens in a worker process reads the same in the caller.
 
 from __future__ import annotations
 
+import errno as _errno
 from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
     "ChunksUnknownError",
     "CorruptSegmentError",
+    "DamagedFrameError",
     "KernelCompileError",
     "KernelError",
     "KernelIndexError",
     "KernelTimeoutError",
     "LockTimeoutError",
+    "ManagerAddressError",
+    "ManagerConnectionError",
     "OutOfSharedMemoryError",
     "SegmentAccessError",
     "SegmentExistsError",
@@ -123,3 +127,17 @@ class ChunksUnknownError(WorkerDiedError):
 
 class LockTimeoutError(ShmArrayError, TimeoutError):
     """An array's lock was not to be had in time. Facts: `name`, `timeout_s`."""
+
+
+class ManagerConnectionError(ShmArrayError, ConnectionError):
+    """The connection to a manager ended, stood still, or could not be made. Facts: `address`."""
+
+
+class DamagedFrameError(ManagerConnectionError):
+    """Bytes of an array changed on their way to or from a manager; none of that frame were used."""
+
+
+class ManagerAddressError(ShmArrayError, OSError):
+    """A manager cannot serve at that address: somebody or something is there. Facts: `address`."""
+
+    errno = _errno.EADDRINUSE

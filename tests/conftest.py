@@ -18,6 +18,7 @@ from hypothesis import settings
 
 import shmarray
 from shmarray import registry
+from shmarray.pool import Pool as EnginePool
 from shmarray.registry.removal import read_page
 from shmarray.segment.descriptor import Words, is_known_layout
 from shmarray.segment.mapping import DIRECTORY
@@ -33,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         default=10.0,
         help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
+    )
+    parser.addoption(
+        "--cpython-tests",
+        action="store_true",
+        help="run all of CPython's tests of multiprocessing on shmarray.multiprocessing (some minutes)",
     )
     parser.addoption(
         "--worker-kills",
@@ -179,7 +185,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def pool() -> shmarray.Pool:
+def pool() -> EnginePool:
     """The default pool, with two lanes whatever the machine; it lives on."""
     before = shmarray.config.workers
     shmarray.config.workers = 2

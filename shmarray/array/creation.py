@@ -256,6 +256,9 @@ def asarray(obj: Any, dtype: Any = None) -> SharedArray:
     >>> sa.asarray(a) is a
     True
     """
+    shown = getattr(type(obj), "__shmarray__", None)  # a Value or an Array of shmarray.multiprocessing
+    if shown is not None:
+        obj = shown(obj)
     if isinstance(obj, np.ndarray) and (dtype is None or obj.dtype == np.dtype(dtype)):
         segment = segment_of(obj)
         if segment is not None and segment.mode != "c":

@@ -29,7 +29,7 @@ from shmarray.segment import segment_of
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["ArrayLock", "lock_of"]
+__all__ = ["ArrayLock", "SegmentMutex", "lock_of", "quick_call"]
 
 #: Longest stay in the C library: signal handlers (Ctrl-C) run between two such waits.
 _BITE_S = 0.1
@@ -53,7 +53,7 @@ class ArrayLock:
 
     __slots__ = ("_mutex", "_timeout_s", "recovered")
 
-    def __init__(self, mutex: _SharedMutex | _PrivateMutex, timeout_s: float | None) -> None:
+    def __init__(self, mutex: SegmentMutex | _PrivateMutex, timeout_s: float | None) -> None:
         self._mutex = mutex
         self._timeout_s = timeout_s
         self.recovered = False
@@ -86,14 +86,14 @@ def lock_of(array: np.ndarray[Any, Any], timeout_s: float | None) -> ArrayLock:
             f"{_called(segment)} was made by another program and has no lock; agree with it on another one",
             name=segment.user_name,
         )
-    return ArrayLock(_SharedMutex(segment), timeout_s)
+    return ArrayLock(SegmentMutex(segment), timeout_s)
 
 
 def _called(segment: Segment) -> str:
     return "this unnamed array" if segment.user_name is None else f"array {segment.user_name!r}"
 
 
-class _SharedMutex:
+class SegmentMutex:
     """The pthread mutex of one segment."""
 
     __slots__ = ("_pids", "_segment")
@@ -109,10 +109,8 @@ class _SharedMutex:
         before = _held_depth(address)
         recorded = False
         try:
-            while True:
-                code = _lock_within(address, _bite(deadline))
-                if code != errno.ETIMEDOUT:
-                    break
+            code = _lock_within(address, 0.0)  # nearly always it is free, and then no clock is read
+            while code == errno.ETIMEDOUT:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise LockTimeoutError(
                         f"the lock of {_called(self._segment)} was not free within {timeout_s} s; another"
@@ -120,11 +118,11 @@ class _SharedMutex:
                         name=self._segment.user_name,
                         timeout_s=timeout_s,
                     )
+                code = _lock_within(address, _bite(deadline))
             if code not in (0, errno.EOWNERDEAD):
                 raise OSError(code, f"the lock of {_called(self._segment)} cannot be taken: {os.strerror(code)}")
             if code == errno.EOWNERDEAD:
-                _library().pthread_mutex_consistent(ctypes.c_void_p(address))
-                _forget_dead_holds(self._segment)
+                self.recover()
             _hold(self._segment)
             recorded = True
             self._pids.append(os.getpid())
@@ -133,17 +131,24 @@ class _SharedMutex:
             if not isinstance(error, (LockTimeoutError, OSError)) and _held_depth(address) > before:
                 if recorded:
                     _let_go(self._segment)
-                _library().pthread_mutex_unlock(ctypes.c_void_p(address))
+                quick_call("pthread_mutex_unlock")(address)
             raise
         return code == errno.EOWNERDEAD
+
+    def recover(self) -> None:
+        """This thread has it from a holder that died: it is in order again."""
+        _library().pthread_mutex_consistent(ctypes.c_void_p(self._segment.lock_address))
+        _forget_dead_holds(self._segment)
 
     def release(self) -> None:
         if self._pids and self._pids[-1] != os.getpid():
             self._pids.pop()
             return  # entered before a fork: the parent holds it, this child does not
+        holds = _holds.get(self._segment.lock_address, 0)
         _let_go(self._segment)  # while the mutex is still held, which guards the count; `self` keeps the pages
-        if _library().pthread_mutex_unlock(ctypes.c_void_p(self._segment.lock_address)):
-            _hold(self._segment)
+        if quick_call("pthread_mutex_unlock")(self._segment.lock_address):
+            if holds:
+                _hold(self._segment)
             raise RuntimeError(f"the lock of {_called(self._segment)} is released by a thread that does not hold it")
         self._pids.pop()  # only now: a refused release leaves the owner's to it
 
@@ -249,10 +254,10 @@ _loaded: ctypes.CDLL | None = None
 
 def _lock_within(address: int, wait_s: float) -> int:
     """One try of at most `wait_s`; an error number, 0 for success."""
-    library = _library()
     if wait_s <= 0:
-        code: int = library.pthread_mutex_trylock(ctypes.c_void_p(address))
+        code = int(quick_call("pthread_mutex_trylock")(address))
         return errno.ETIMEDOUT if code == errno.EBUSY else code
+    library = _library()
     if hasattr(library, "pthread_mutex_clocklock"):  # glibc 2.30 and later: no clock change disturbs it
         until = _timespec(time.clock_gettime(time.CLOCK_MONOTONIC) + wait_s)
         return int(library.pthread_mutex_clocklock(ctypes.c_void_p(address), _CLOCK_MONOTONIC, ctypes.byref(until)))
@@ -265,7 +270,22 @@ def _timespec(moment_s: float) -> _Timespec:
     return _Timespec(seconds, int((moment_s - seconds) * 1e9))
 
 
+def quick_call(name: str) -> Any:
+    """`pthread_mutex_trylock` or `_unlock` on an address, called without letting go of the interpreter's lock: they
+    take no time. Returns an error number."""
+    function = _quick.get(name)
+    if function is None:
+        function = getattr(ctypes.PyDLL(_library()._name), name)
+        function.argtypes = (ctypes.c_void_p,)
+        _quick[name] = function
+    return function
+
+
+_quick: dict[str, Any] = {}
+_Words = ctypes.c_int * 3
+
+
 def _held_depth(address: int) -> int:
     """How often this thread holds the mutex: `__count` if `__owner` is this thread (glibc)."""
-    _, count, owner = (ctypes.c_int * 3).from_address(address)
+    _, count, owner = _Words.from_address(address)
     return count if owner == threading.get_native_id() else 0

@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, str] = {
     "rm": "shmarray.cli.removal:rm",
     "gc": "shmarray.cli.removal:gc",
     "doctor": "shmarray.cli.doctor.command:doctor",
+    "manager": "shmarray.cli.manager:manager",
 }
 
 #: What `shmarray --help` prints beside the name. Kept here so that asking for help imports no subcommand.
@@ -38,6 +39,7 @@ _SUMMARIES: Mapping[str, str] = {
     "rm": "Remove arrays by name.",
     "gc": "Free what dead programs have left.",
     "doctor": "Look for what is wrong, and say what to do.",
+    "manager": "Serve arrays to other programs and hosts.",
 }
 
 
@@ -71,7 +73,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shmarray")
 def cli() -> None:
-    """NumPy arrays in shared memory: see what is there, clean up, and run the demonstration.
+    """NumPy arrays in shared memory: see what is there, clean up, serve them, and run the demonstration.
 
     The arrays of one namespace are shown: SHMARRAY_NAMESPACE, or each command's --namespace.
     """

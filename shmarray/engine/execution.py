@@ -72,8 +72,13 @@ class Options:
         if self.timeout is not None:
             _check("timeout", self.timeout, Real, "a positive number of seconds, or None", lambda seconds: seconds > 0)
         _check("retries", self.retries, SupportsIndex, "0 or a positive integer", lambda count: count >= 0)
-        if self.pool is not None and not isinstance(self.pool, Pool):
-            raise TypeError(f"pool must be a shmarray.Pool or None; got {type(self.pool).__name__}")
+        pool: Any = self.pool
+        if pool is not None and not isinstance(pool, Pool):
+            # A pool of processes for Python calls has lanes for kernels beside them; see shmarray.multiprocessing.
+            engine = getattr(pool, "engine", None)
+            if not isinstance(engine, Pool):
+                raise TypeError(f"pool must be a shmarray.Pool, get_pool() or None; got {type(pool).__name__}")
+            object.__setattr__(self, "pool", engine)
         if not isinstance(self.crash_safe, bool):
             raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")
 

@@ -50,11 +50,12 @@ class SegmentReference(NamedTuple):
     nbytes: int
 
 
-def export(segment: Segment) -> SegmentReference:
+def export(segment: Segment, *, in_flight: bool = True) -> SegmentReference:
     """A reference to the segment, which counts as in flight from now.
 
     Publishes a nameless segment. Several references in flight share one deadline, the latest; the first
-    process that attaches ends it, so keep the array for several receivers.
+    process that attaches ends it, so keep the array for several receivers. Who keeps the segment until its
+    receiver has attached, and hears of that, says `in_flight=False`: then there is no deadline.
     """
     mapping = segment.mapping
     if mapping.foreign:
@@ -62,8 +63,9 @@ def export(segment: Segment) -> SegmentReference:
     mapping = mapping.parent or mapping
     file_name = store.publish(mapping)
     store.check_name(mapping)
-    until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
-    _set_deadline(mapping, until_ns)
+    if in_flight:
+        until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
+        _set_deadline(mapping, until_ns)
     return SegmentReference(
         file_name, mapping.namespace, mapping.key, mapping.descriptor.created_ns, segment.nbytes
     )

@@ -318,7 +318,7 @@ def test_an_exception_that_does_not_unpickle_in_the_caller_is_told_as_text(pool)
 
 
 def test_every_lane_may_fail_at_once():
-    with sa.Pool(10) as many:
+    with sa.pool.Pool(10) as many:
         a = sa.zeros(40, chunks=1)
 
         @sa.chunkwise(jit=False)

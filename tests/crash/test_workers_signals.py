@@ -264,7 +264,8 @@ busy(a, out=b)
 
 def test_row_40_workers_that_are_idle_or_still_starting_end_with_a_killed_parent():
     body = """
-pool = sa.Pool(4)
+from shmarray.pool import Pool
+pool = Pool(4)
 print("workers", *(worker.pid for worker in pool.workers), flush=True)
 sys.stdin.readline()
 """
@@ -400,7 +401,7 @@ def test_a_death_between_calls_that_the_caller_could_do_alone_is_noticed_too(poo
 
 
 def test_a_worker_killed_before_it_is_up_is_replaced():
-    with sa.Pool(2) as fresh:
+    with sa.pool.Pool(2) as fresh:
         a = sa.array(np.repeat(np.arange(N_CHUNKS), CHUNK), chunks=CHUNK)
         b = sa.empty(a.shape, a.dtype, chunks=CHUNK)
 
@@ -424,7 +425,7 @@ def test_workers_that_cannot_start_are_an_error_not_a_hang(capfd):
     def double(chunk):
         return chunk * 2
 
-    with sa.Pool(2) as broken:
+    with sa.pool.Pool(2) as broken:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONHOME", "/nowhere")
             for _ in range(2):
@@ -437,7 +438,7 @@ def test_workers_that_cannot_start_are_an_error_not_a_hang(capfd):
 
 
 def test_an_interpreter_that_does_not_exist_is_the_error_of_the_system(monkeypatch):
-    with sa.Pool(2) as broken:
+    with sa.pool.Pool(2) as broken:
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
         with pytest.raises(FileNotFoundError):
             broken.workers  # noqa: B018  # asking for them starts them
@@ -447,7 +448,7 @@ def test_row_41_a_pool_made_by_a_thread_that_has_ended_lives():
     made = []
 
     def make():
-        pool = sa.Pool(2)
+        pool = sa.pool.Pool(2)
         made.extend([pool, [worker.pid for worker in pool.workers]])
 
     thread = threading.Thread(target=make)

@@ -163,7 +163,7 @@ def test_progress_counts_up_to_the_total_over_deaths_and_dispatches(pool, tmp_pa
 
 def test_a_pool_cannot_be_closed_from_inside_its_own_call():
     a, b = arrays()
-    with sa.Pool(2) as pool:
+    with sa.pool.Pool(2) as pool:
         for close in (pool.close, pool.terminate):
             with pytest.raises(RuntimeError, match="from inside a call"):
                 double(a, out=b, pool=pool, progress=lambda done, total, close=close: close())
@@ -182,7 +182,7 @@ def test_closing_waits_for_the_call_of_another_thread(tmp_path):
             pass
         return chunk + 5
 
-    pool = sa.Pool(2)
+    pool = sa.pool.Pool(2)
     caller = threading.Thread(target=lambda: wait(a, out=b, pool=pool))
     caller.start()
     wait_until(lambda: os.path.exists(path))
@@ -206,7 +206,7 @@ def test_terminating_ends_the_call_of_another_thread_with_an_error(tmp_path):
         while True:
             pass
 
-    pool = sa.Pool(2)
+    pool = sa.pool.Pool(2)
 
     def call():
         try:

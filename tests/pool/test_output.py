@@ -163,7 +163,7 @@ def test_the_pool_tells_what_it_does(caplog):
     def talkative(chunk):
         return chunk
 
-    with caplog.at_level(logging.DEBUG, logger="shmarray"), sa.Pool(2) as pool:
+    with caplog.at_level(logging.DEBUG, logger="shmarray"), sa.pool.Pool(2) as pool:
         talkative(a, out=b, pool=pool)
         pids = [worker.pid for worker in pool.workers]
     for lane, pid in enumerate(pids, start=1):

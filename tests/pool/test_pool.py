@@ -36,20 +36,20 @@ def ask(pool, question):
 
 
 def test_sizes_come_from_the_argument_the_configuration_and_the_machine(monkeypatch):
-    assert sa.Pool(3).lanes == 3
+    assert sa.pool.Pool(3).lanes == 3
     monkeypatch.setattr(sa.config, "workers", 5)
-    assert sa.Pool().lanes == 5
+    assert sa.pool.Pool().lanes == 5
     monkeypatch.setattr(sa.config, "workers", None)
-    assert sa.Pool().lanes == available_cores()
+    assert sa.pool.Pool().lanes == available_cores()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    assert sa.Pool().lanes == 1
+    assert sa.pool.Pool().lanes == 1
     for wrong in (0, -1, 1.5, 100_000):
         with pytest.raises(ValueError, match="processes must be an integer from 1"):
-            sa.Pool(wrong)
+            sa.pool.Pool(wrong)
 
 
 def test_a_pool_starts_no_worker_before_it_needs_one():
-    with sa.Pool(2) as pool:
+    with sa.pool.Pool(2) as pool:
         assert pool.crew is None
         assert "0 started" in repr(pool)
         assert len(pool.workers) == 2
@@ -63,7 +63,7 @@ def test_several_pools_work_side_by_side(pool):
     def add(chunk):
         chunk += 1
 
-    with sa.Pool(1) as one, sa.Pool(3) as three:
+    with sa.pool.Pool(1) as one, sa.pool.Pool(3) as three:
         for _ in range(3):
             for each in (one, three, pool):
                 add(a, pool=each)
@@ -73,7 +73,7 @@ def test_several_pools_work_side_by_side(pool):
 
 
 def test_a_closed_pool_takes_no_work_and_says_so():
-    pool = sa.Pool(2)
+    pool = sa.pool.Pool(2)
     pids = [worker.pid for worker in pool.workers]
     pool.close()
     pool.close()
@@ -99,7 +99,7 @@ def test_a_default_pool_that_was_closed_is_made_anew(pool):
 
 
 def test_a_pool_that_is_forgotten_ends_its_workers_with_a_warning():
-    pool = sa.Pool(2)
+    pool = sa.pool.Pool(2)
     pids = [worker.pid for worker in pool.workers]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

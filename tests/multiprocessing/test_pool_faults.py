@@ -1,0 +1,281 @@
+"""What goes wrong in a pool: workers that are killed, tasks that block, raise, or cannot be sent."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shmarray import multiprocessing as mp
+from shmarray.errors import WorkerDiedError
+from tests.processes import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def kill_self(number: int) -> None:
+    faulthandler.disable()  # it would fill the report with tracebacks that are none
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def die_at(x: int, bad: int) -> int:
+    if x == bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
+def die_once(path: str) -> str:
+    """Leave a mark and die; with the mark there, live."""
+    if os.path.exists(path):
+        return "alive"
+    Path(path).touch()
+    os._exit(3)
+
+
+def wait_for(path: str) -> bool:
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    return True
+
+
+def run_program(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_killed_worker_fails_its_task_and_is_replaced(number: int) -> None:
+    with mp.Pool(2) as pool:
+        before = {worker.pid for worker in pool.workers}
+        with pytest.raises(WorkerDiedError, match="kill_self") as caught:
+            pool.apply(kill_self, (number,))
+        error = caught.value
+        assert error.signal == number
+        assert error.pid in before
+        assert error.task.endswith("kill_self")
+        assert pickle.loads(pickle.dumps(error)).pid == error.pid
+        wait_until(lambda: len(pool.workers) == 2 and error.pid not in {worker.pid for worker in pool.workers})
+        assert pool.map(abs, [-1, -2, -3]) == [1, 2, 3]
+
+
+def test_exits_in_a_task_are_named_with_their_status() -> None:
+    with mp.Pool(1) as pool:
+        for leave, status in ((sys.exit, 5), (os._exit, 7)):
+            with pytest.raises(WorkerDiedError, match=f"exited with status {status}") as caught:
+                pool.apply(leave, (status,))
+            assert caught.value.exitcode == status
+            assert caught.value.signal is None
+
+
+def test_a_death_fails_its_own_task_and_no_other() -> None:
+    with mp.Pool(2) as pool:
+        assert pool.map(abs, range(500), chunksize=1) == list(range(500))  # known to be short: sent by the dozen
+        results = [pool.apply_async(die_at, (x, 37)) for x in range(100)]
+        for x, result in enumerate(results):
+            if x == 37:
+                with pytest.raises(WorkerDiedError):
+                    result.get(60)
+            else:
+                assert result.get(60) == x * x
+        pieces = pool.imap(lambda x: die_at(x, 5), range(10))
+        found = []
+        for _ in range(10):
+            try:
+                found.append(next(pieces))
+            except WorkerDiedError as error:
+                found.append(error.index)
+        assert found == [5 if x == 5 else x * x for x in range(10)]
+
+
+def test_a_map_over_many_short_tasks_loses_none_to_a_death() -> None:
+    with mp.Pool(2) as pool:
+        results = []
+        for item in pool.imap_unordered(lambda x: x, range(300)):
+            if item == 100:  # between two of many short tasks, or in one
+                os.kill(pool.workers[0].pid, signal.SIGKILL)
+            results.append(item)
+            if item == 299:
+                break
+        assert len(set(results)) == len(results)
+        assert pool.apply(abs, (-1,)) == 1
+
+
+def test_retries_do_a_task_again(tmp_path: Path) -> None:
+    with mp.Pool(2, retries=1) as pool:
+        assert pool.apply(die_once, (str(tmp_path / "one"),)) == "alive"
+    with mp.Pool(1) as pool:
+        assert pool.map(die_once, [str(tmp_path / "two")], retries=1) == ["alive"]
+        with pytest.raises(WorkerDiedError, match="worker number 2"):
+            pool.apply(os._exit, (1,), retries=1)
+
+
+def test_a_task_that_waits_for_a_later_one_does_not_keep_it(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with mp.Pool(2) as pool:
+        # So short that they are sent many at a time, to one worker.
+        pool.map(lambda path: Path(path).name, ["x"] * 500, chunksize=1)
+
+        def step(number: int, path: str = str(mark)) -> int:
+            if number == 250:
+                while not os.path.exists(path):
+                    time.sleep(0.001)
+            if number == 251:
+                Path(path).touch()
+            return number
+
+        assert pool.map(step, range(500), chunksize=1) == list(range(500))
+
+
+def test_results_of_short_tasks_do_not_wait_for_a_long_one(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    with mp.Pool(1) as pool:
+        pool.map(os.path.exists, [mark] * 300, chunksize=1)
+        short = [pool.apply_async(os.path.exists, (mark,)) for _ in range(20)]
+        long = pool.apply_async(wait_for, (mark,))
+        assert not any(result.get(30) for result in short)
+        assert not long.ready()
+        Path(mark).touch()
+        assert long.get(30)
+
+
+def test_an_initializer_that_raises_fails_calls_instead_of_hanging() -> None:
+    with mp.Pool(2, initializer=int, initargs=("no number",)) as pool:
+        with pytest.raises(WorkerDiedError, match="initializer") as caught:
+            pool.map(abs, range(10))
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_what_cannot_be_unpickled_in_the_pool_is_an_error() -> None:
+    def returns_a_trap() -> object:
+        class Trap:
+            def __reduce__(self) -> tuple[object, ...]:
+                return int, ("no number",)
+
+        return Trap()
+
+    with mp.Pool(1) as pool:
+        with pytest.raises(ValueError, match="no number"):
+            pool.apply(returns_a_trap)
+        assert pool.apply(abs, (-1,)) == 1
+
+
+def test_terminate_ends_calls_that_are_under_way() -> None:
+    pool = mp.Pool(2)
+    result = pool.map_async(time.sleep, [60, 60, 60])
+    raised = []
+
+    def wait() -> None:
+        try:
+            result.get()
+        except WorkerDiedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    pool.terminate()
+    thread.join(30)
+    assert len(raised) == 1
+    with pytest.raises(ValueError, match="not running"):
+        pool.apply(abs, (1,))
+    pool.join()
+
+
+def test_a_worker_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shmarray.multiprocessing import crew
+
+    monkeypatch.setattr(crew, "_TERMINATION_GRACE_S", 0.2)
+    pool = mp.Pool(1, initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_IGN))
+    assert pool.apply(abs, (-1,)) == 1
+    pool.terminate()
+    pool.join()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_a_parent_that_is_killed(method: str) -> None:
+    program = f"""
+import os, signal, time
+from shmarray import multiprocessing as mp
+if __name__ == "__main__":
+    pool = mp.get_context({method!r}).Pool(2)
+    pool.map(abs, range(4))
+    pool.map_async(time.sleep, [60] * 2)
+    print(*(worker.pid for worker in pool.workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = run_program(program)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    for pid in map(int, done.stdout.split()):
+        wait_until(lambda pid=pid: not is_running(pid))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+def test_ctrl_c_ends_a_call_and_the_pool_goes_on(everybody: bool) -> None:
+    program = f"""
+import os, signal, threading, time
+from shmarray import multiprocessing as mp
+os.setpgid(0, 0)
+everybody = {everybody}
+def interrupt():
+    while not any(worker.state == "busy" for worker in pool.workers):
+        time.sleep(0.001)
+    (os.killpg if everybody else os.kill)(os.getpid(), signal.SIGINT)
+with mp.Pool(2) as pool:
+    threading.Thread(target=interrupt).start()
+    try:
+        pool.map(time.sleep, [0.5] * 1000, chunksize=1)
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(pool.map(abs, [-1, -2]))
+print("over")
+"""
+    done = run_program(program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["interrupted", "[1, 2]", "over"], done.stdout + done.stderr
+    assert not done.stderr
+
+
+def test_a_program_that_forgets_its_pool_ends() -> None:
+    program = """
+from shmarray import multiprocessing as mp
+pool = mp.Pool(2)
+print(pool.map(abs, [-1, -2]))
+"""
+    done = run_program(program)
+    assert (done.returncode, done.stdout) == (0, "[1, 2]\n"), done.stderr
+
+
+def test_a_forked_child_cannot_use_the_pool_and_does_it_no_harm() -> None:
+    with mp.Pool(2) as pool:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.apply(abs, (-1,))
+            except ValueError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert pool.map(abs, [-1, -2]) == [1, 2]
