@@ -196,8 +196,8 @@ class Exchange:
 
     def _give(self, member: Member) -> bool:
         """Give a worker a batch; whether there was one to give."""
-        left = self._max_tasks - member.given if self._max_tasks else sys.maxsize
-        if left <= 0 or member.leaving:
+        left = self._room(member)
+        if left <= 0:
             return True  # there may be, for others
         task = self._next_task(None)
         if task is None:
@@ -268,14 +268,23 @@ class Exchange:
 
     def _take_from_others(self) -> bool:
         """Nothing waits, and somebody is idle: take from others what they have not begun, if there is something."""
-        idle = [member for member in self.members if not member.batches and not member.leaving]
-        for owner in self.members:
-            if len(owner.batches) > 1 or (owner.batches and not owner.ready and any(one.ready for one in idle)):
+        idle = [member for member in self.members if not member.batches and self._room(member) > 0]
+        for owner in list(self.members):
+            if idle and (len(owner.batches) > 1 or (owner.batches and not owner.ready and any(m.ready for m in idle))):
                 tasks = [task for batch in owner.take_back() for task in batch.open.values()]
                 if tasks:
                     self._again.extendleft(reversed(tasks))
+                    # To the end, so that the others come first now: it would get the same tasks again, and again.
+                    self.members.remove(owner)
+                    self.members.append(owner)
                     return True
         return False
+
+    def _room(self, member: Member) -> int:
+        """How many more tasks a worker is to do in its life."""
+        if member.leaving:
+            return 0
+        return self._max_tasks - member.given if self._max_tasks else sys.maxsize
 
     # ------------------------------------------------------------------ taking in
 
