@@ -101,6 +101,7 @@ class Crew(Exchange):
 
     def submit(self, job: Job, *, wait: bool = False, watch: Callable[[], object] | None = None) -> None:
         """Have a job done; with `wait`, serve until it is."""
+        me, begun = threading.get_ident(), False
         try:
             with held_back(), self._lock:
                 self.check_running()
@@ -112,9 +113,14 @@ class Crew(Exchange):
                 self._move()
                 if not wait:
                     self._arm()
+                elif self._server is None:
+                    begun = True
+                    self._become_server(me)
             if wait:
-                self.wait(job, lambda: job.done, None, watch)
+                self.wait(job, lambda: job.done, None, watch, begun=begun)
         except BaseException:  # Ctrl-C, for one: nobody will ask for the results
+            if begun and self._server == me:
+                self._end_serving()
             self.drop(job)
             raise
 
@@ -228,7 +234,7 @@ class Crew(Exchange):
     def end(self, job: Job) -> None:
         """A job is done."""
         self._jobs.discard(job)
-        if job.key:
+        if job.key and not job.keeps_key:
             for member in self.members:
                 if job.key in member.known:
                     member.known.discard(job.key)

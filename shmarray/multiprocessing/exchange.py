@@ -84,22 +84,30 @@ class Exchange:
         ready: Callable[[], bool],
         timeout_s: float | None,
         watch: Callable[[], object] | None = None,
+        *,
+        begun: bool = False,
     ) -> None:
-        """Wait until `ready()`, serving the pool unless another thread does; `watch` is called now and then."""
+        """Wait until `ready()`, serving the pool unless another thread does; `watch` is called now and then.
+
+        With `begun` this thread is the one that serves already.
+        """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         me = threading.get_ident()
-        inside = self._server == me  # a signal handler, while this thread sleeps in `_serve`
+        inside = self._server == me and not begun  # a signal handler, while this thread sleeps in `_serve`
         while not ready():
             try:
-                if inside or self._begin_serving():
-                    self._serve(ready, until, watch)
+                if inside or begun or self._begin_serving():
+                    self._serve(ready, until, watch, inside)
                 else:
                     self._wait_for_server(job, ready, until)
             finally:
+                begun = False
                 if not inside and self._server == me:
                     self._end_serving()
             if until is not None and time.monotonic() >= until:
                 return
+        if begun and self._server == me:  # it was ready at once
+            self._end_serving()
 
     def _wait_for_server(self, job: Job, ready: Callable[[], bool], until: float | None) -> None:
         event = threading.Event()
@@ -117,11 +125,14 @@ class Exchange:
         with held_back(), self._lock:
             if self._server is not None:
                 return False
-            self._server = threading.get_ident()
-            if self._armed:
-                self._armed = False
-                self._events.modify(self._sockets.fileno(), 0)
+            self._become_server(threading.get_ident())
             return True
+
+    def _become_server(self, thread: int) -> None:
+        self._server = thread
+        if self._armed:
+            self._armed = False
+            self._events.modify(self._sockets.fileno(), 0)
 
     def _end_serving(self) -> None:
         with held_back(), self._lock:
@@ -134,7 +145,9 @@ class Exchange:
             self._armed = True
             self._events.modify(self._sockets.fileno(), select.EPOLLIN)
 
-    def _serve(self, ready: Callable[[], bool], until: float | None, watch: Callable[[], object] | None) -> None:
+    def _serve(
+        self, ready: Callable[[], bool], until: float | None, watch: Callable[[], object] | None, inside: bool
+    ) -> None:
         if self._busy and self._lock._is_owned():  # type: ignore[attr-defined]
             raise RuntimeError("a pool's result was waited for by what it was pickling, which cannot come to an end")
         poll = self._sockets.poll
@@ -145,6 +158,9 @@ class Exchange:
             if events:
                 with held_back(), self._lock:
                     self._take_in(events)
+                    if not inside and ready():  # now, rather than with the lock taken once more
+                        self._server = None
+                        self._arm()
                 if watch is not None:
                     watch()
                 spin_until = time.monotonic() + self._spin_s
@@ -180,8 +196,8 @@ class Exchange:
 
     def _give(self, member: Member) -> bool:
         """Give a worker a batch; whether there was one to give."""
-        left = self._max_tasks - member.given if self._max_tasks else sys.maxsize
-        if left <= 0 or member.leaving:
+        left = self._room(member)
+        if left <= 0:
             return True  # there may be, for others
         task = self._next_task(None)
         if task is None:
@@ -252,14 +268,23 @@ class Exchange:
 
     def _take_from_others(self) -> bool:
         """Nothing waits, and somebody is idle: take from others what they have not begun, if there is something."""
-        idle = [member for member in self.members if not member.batches and not member.leaving]
-        for owner in self.members:
-            if len(owner.batches) > 1 or (owner.batches and not owner.ready and any(one.ready for one in idle)):
+        idle = [member for member in self.members if not member.batches and self._room(member) > 0]
+        for owner in list(self.members):
+            if idle and (len(owner.batches) > 1 or (owner.batches and not owner.ready and any(m.ready for m in idle))):
                 tasks = [task for batch in owner.take_back() for task in batch.open.values()]
                 if tasks:
                     self._again.extendleft(reversed(tasks))
+                    # To the end, so that the others come first now: it would get the same tasks again, and again.
+                    self.members.remove(owner)
+                    self.members.append(owner)
                     return True
         return False
+
+    def _room(self, member: Member) -> int:
+        """How many more tasks a worker is to do in its life."""
+        if member.leaving:
+            return 0
+        return self._max_tasks - member.given if self._max_tasks else sys.maxsize
 
     # ------------------------------------------------------------------ taking in
 

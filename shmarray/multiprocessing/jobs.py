@@ -25,7 +25,7 @@ from shmarray.multiprocessing.work import Mode, describe_call
 if TYPE_CHECKING:
     from shmarray.multiprocessing.crew import Crew
 
-__all__ = ["ApplyResult", "IMapIterator", "IMapUnorderedIterator", "Job", "MapResult", "Pace", "Paces", "Task"]
+__all__ = ["ApplyResult", "Familiars", "IMapIterator", "IMapUnorderedIterator", "Job", "MapResult", "Pace", "Task"]
 
 _keys = itertools.count(1)
 
@@ -39,7 +39,7 @@ class Pace:
     BATCH_NS = 300_000
     MAX_TASKS = 100
     #: Work that is done in this time is not worth waking a second worker for.
-    INDIVISIBLE_NS = 50_000
+    INDIVISIBLE_NS = 150_000
 
     def __init__(self) -> None:
         self._task_ns = 0.0  # not known yet
@@ -60,20 +60,43 @@ class Pace:
             self._task_ns = now if not self._task_ns else 0.5 * (self._task_ns + now)
 
 
-class Paces:
-    """The paces of functions that are called again and again, by how many items a task has."""
+class Familiar:
+    """What is known of a function that a pool has been given before.
+
+    Attributes
+    ----------
+    key, data
+        Under which workers have it, and its pickle; 0 when it was not sent by name yet.
+    """
+
+    __slots__ = ("_paces", "data", "key")
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Any, dict[int, Pace]] = WeakKeyDictionary()
+        self.key = 0
+        self.data = b""
+        self._paces: dict[int, Pace] = {}
 
-    def of(self, function: Any, chunksize: int) -> Pace:
-        """The pace of `function`, which is new if it is."""
-        if type(function) is not types.FunctionType:
-            return Pace()
-        paces = self._known.setdefault(function, {})
-        if len(paces) > 20:
-            paces.clear()
-        return paces.setdefault(chunksize, Pace())
+    def pace(self, chunksize: int) -> Pace:
+        """That of tasks of so many items."""
+        if len(self._paces) > 20:
+            self._paces.clear()
+        return self._paces.setdefault(chunksize, Pace())
+
+
+class Familiars:
+    """The functions that a pool was given, while they exist."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Any, Familiar] = WeakKeyDictionary()
+
+    def of(self, function: Any) -> Familiar:
+        """What is known of this one."""
+        if type(function) is not types.FunctionType:  # others may be changed between two calls
+            return Familiar()
+        familiar = self._known.get(function)
+        if familiar is None:
+            familiar = self._known[function] = Familiar()
+        return familiar
 
 
 class Task:
@@ -104,6 +127,7 @@ class Job:
         self.by_value = crew.must_go_by_value(function)
         self.key = 0  #: under which workers know the function; 0: it has not been sent; negative: by value
         self.function_data = b""
+        self.familiar: Familiar | None = None  #: where the key is kept for other jobs
         self.done = False  #: nothing is left to happen
         self.dropped = False  #: nobody wants the results any more
         self.waiting: list[threading.Event] = []  #: threads that wait without serving the pool
@@ -132,8 +156,7 @@ class Job:
     def encode(self, task: Task) -> Payload:
         """A task's payload; tells workers' version of the function too. Raises what pickling raises."""
         if not self.key:
-            self.function_data = self._pickle_function()
-            self.key = -next(_keys) if self.by_value else next(_keys)
+            self._assign_key()
         task.by_value = self.by_value
         return self._pickle_arguments(task.chunk)
 
@@ -142,6 +165,21 @@ class Job:
         if not self.by_value:
             self.by_value = True
             self.key = 0
+
+    def _assign_key(self) -> None:
+        familiar = self.familiar
+        if familiar is not None and familiar.key and not self.by_value:
+            self.key, self.function_data = familiar.key, familiar.data
+            return
+        self.function_data = self._pickle_function()
+        self.key = -next(_keys) if self.by_value else next(_keys)
+        if familiar is not None and not self.by_value and type(self.function) is types.FunctionType:
+            familiar.key, familiar.data = self.key, self.function_data
+
+    @property
+    def keeps_key(self) -> bool:
+        """Whether workers are to remember the function."""
+        return self.familiar is not None and self.familiar.key == self.key
 
     def _pickle_function(self) -> bytes:
         if not self.by_value:
@@ -303,12 +341,13 @@ class MapResult(ApplyResult):
         items: Any,
         mode: int,
         chunksize: int,
-        pace: Pace,
+        familiar: Familiar,
         retries: int,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
-        super().__init__(crew, function, None, pace, retries, callback, error_callback)
+        super().__init__(crew, function, None, familiar.pace(chunksize), retries, callback, error_callback)
+        self.familiar = familiar
         self.mode = mode
         self._task = None
         self._items = items

@@ -21,11 +21,11 @@ from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.crew import CLOSE, RUN, TERMINATE, Crew
 from shmarray.multiprocessing.jobs import (
     ApplyResult,
+    Familiars,
     IMapIterator,
     IMapUnorderedIterator,
     MapResult,
     Pace,
-    Paces,
     chunked,
 )
 from shmarray.multiprocessing.work import Mode, describe_call
@@ -95,7 +95,7 @@ class Pool(_standard.Pool):
         self._pid = os.getpid()
         self._retries = _checked(retries)
         self._pace = Pace()  # of the calls of apply_async
-        self._paces = Paces()
+        self._familiars = Familiars()
         self._engines: list[EnginePool] = []  # one at most
         self._state = RUN
         self._crew = Crew(
@@ -284,8 +284,8 @@ class Pool(_standard.Pool):
             chunksize = -(-len(items) // (self._crew.size * 4))
         elif chunksize < 1 and items:
             raise ValueError(f"chunksize must be at least 1; got {chunksize!r}")
-        pace, tries = self._paces.of(function, chunksize), self._tries(retries)
-        job = MapResult(self._crew, function, items, mode, chunksize, pace, tries, callback, error_callback)
+        familiar, tries = self._familiars.of(function), self._tries(retries)
+        job = MapResult(self._crew, function, items, mode, chunksize, familiar, tries, callback, error_callback)
         if error is not None:
             job.fail(error)
         elif not items:

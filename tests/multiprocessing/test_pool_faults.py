@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -279,3 +281,36 @@ def test_a_forked_child_cannot_use_the_pool_and_does_it_no_harm() -> None:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert pool.map(abs, [-1, -2]) == [1, 2]
+
+
+def test_a_storm_of_kills_loses_no_result(storm_s: float) -> None:
+    """With retries every call comes to its result, whatever workers were at when they were killed."""
+    choose = random.Random(5)
+    stopped = threading.Event()
+
+    def kill() -> None:
+        while not stopped.wait(choose.uniform(0.005, 0.08)):
+            with contextlib.suppress(ProcessLookupError, IndexError):
+                os.kill(choose.choice(pool.workers).pid, signal.SIGKILL)
+
+    pool = mp.Pool(3, retries=50)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        until = time.monotonic() + storm_s
+        while time.monotonic() < until:
+            count = choose.randrange(1, 600)
+            size = choose.choice((1, 1, 3, 10))
+            assert pool.map(square, range(count), chunksize=size) == [x * x for x in range(count)]
+            results = [pool.apply_async(square, (x,)) for x in range(50)]
+            assert [result.get(60) for result in results] == [x * x for x in range(50)]
+            assert sorted(pool.imap_unordered(square, iter(range(100)))) == [x * x for x in range(100)]
+    finally:
+        stopped.set()
+        killer.join()
+        pool.close()
+        pool.join()
+
+
+def square(x: int) -> int:
+    return x * x
