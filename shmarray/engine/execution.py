@@ -37,6 +37,7 @@ from shmarray.pool import (
     current_worker,
     describe_death,
     get_pool,
+    last_words,
     run_alone,
 )
 
@@ -376,7 +377,7 @@ class _Recovery:
             times = "once" if self.tries[chunk] == 1 else f"{self.tries[chunk]} times"
             raise WorkerDiedError(
                 f"{self.plan.name}: chunk {chunk} ended its worker {times} "
-                f"(last: pid {death.pid}, {describe_death(death)})",
+                f"(last: pid {death.pid}, {describe_death(death)})" + last_words(death),
                 task=self.plan.name,
                 chunk=chunk,
                 **death._asdict(),
@@ -408,7 +409,7 @@ class _Recovery:
                 return self._chunks_unknown("workers cannot be started any more, so others are not done")
             error = WorkerDiedError(
                 f"{plan.name}: several workers in a row died before they did anything (last: pid {death.pid}, "
-                f"{describe_death(death)}); what they said went to standard error",
+                f"{describe_death(death)}); what they said went to standard error" + last_words(death),
                 task=plan.name,
                 **death._asdict(),
             )
@@ -424,7 +425,8 @@ class _Recovery:
         return ChunksUnknownError(
             f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
             f"{_count(chunks)} in place, whose content is unknown now; {others}. "
-            "Compute these anew, or write to a separate out= next time: that is retried",
+            "Compute these anew, and next time write to a separate out=, which is retried, or pass crash_safe=True"
+            + last_words(death),
             chunks=chunks,
             task=self.plan.name,
             **death._asdict(),
