@@ -20,7 +20,7 @@ from shmarray._lazy import lazy_names
 from shmarray._version import __version__
 
 if TYPE_CHECKING:
-    from shmarray import kernels, ops, registry
+    from shmarray import atomic, kernels, ops, registry
     from shmarray.array import (
         SharedArray,
         array,
@@ -78,6 +78,7 @@ __all__ = [
     "__version__",
     "array",
     "asarray",
+    "atomic",
     "chunkwise",
     "config",
     "elementwise",
@@ -104,7 +105,7 @@ __getattr__, __dir__ = lazy_names(
         **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
         **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"], "ops"),
         **dict.fromkeys(["Pool", "WorkerInfo", "get_pool"], "pool"),
-        **dict.fromkeys(["kernels", "ops", "registry"], ""),
+        **dict.fromkeys(["atomic", "kernels", "ops", "registry"], ""),
         "config": "configuration",
     },
 )

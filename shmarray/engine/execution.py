@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -50,21 +50,28 @@ __all__ = ["Options", "Plan", "run", "run_part"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The keywords that every call takes."""
+    """The keywords that every call takes.
+
+    Attributes
+    ----------
+    workers_alone : bool
+        The caller only watches; so what it has as private memory has to be copied for the workers.
+    """
 
     pool: Pool | None = None
     progress: Progress = False
     timeout: float | None = None
     retries: int = 2
     crash_safe: bool = False
+    workers_alone: bool = field(init=False, default=False)
 
     @classmethod
     def of(cls, name: str, keywords: dict[str, Any]) -> Options:
         """What a call of the kernel `name` was given as keywords, checked."""
-        unknown = keywords.keys() - cls.__slots__
+        unknown = keywords.keys() - _KEYWORDS
         if unknown:
             raise TypeError(
-                f"{name} takes the keywords out, {', '.join(cls.__slots__)}; got {', '.join(sorted(unknown))}. "
+                f"{name} takes the keywords out, {', '.join(_KEYWORDS)}; got {', '.join(sorted(unknown))}. "
                 "Arguments of the function itself are given by position"
             )
         return cls(**keywords) if keywords else DEFAULT
@@ -77,11 +84,8 @@ class Options:
             raise TypeError(f"pool must be a shmarray.Pool or None; got {type(self.pool).__name__}")
         if not isinstance(self.crash_safe, bool):
             raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")
-
-    @property
-    def workers_alone(self) -> bool:
-        """Whether the caller must only watch, so what it has as private memory has to be copied for the workers."""
-        return self.timeout is not None or self.crash_safe
+        # Worked out here: every call of every kernel asks for it.
+        object.__setattr__(self, "workers_alone", self.timeout is not None or self.crash_safe)
 
 
 def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable[[Any], bool]) -> None:
@@ -92,6 +96,7 @@ def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable
         raise ValueError(f"{keyword} must be {expected}; got {value!r}")
 
 
+_KEYWORDS = ("pool", "progress", "timeout", "retries", "crash_safe")
 DEFAULT = Options()
 
 
