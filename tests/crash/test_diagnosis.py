@@ -75,7 +75,7 @@ def test_a_worker_that_the_pool_itself_ends_is_not_said_to_have_died(pool, caplo
     )
 
 
-def test_row_38_an_index_out_of_bounds_is_named_with_its_chunk_under_debug(pool):
+def test_row_38_an_index_out_of_bounds_is_named_with_its_chunk_under_debug(pool, capsys):
     table = np.arange(4.0)
 
     @sa.elementwise(debug=True)
@@ -86,3 +86,4 @@ def test_row_38_an_index_out_of_bounds_is_named_with_its_chunk_under_debug(pool)
     with pytest.raises(IndexError, match="look_up raised in chunk 3 of 4") as caught:
         look_up(a, out=sa.empty(8, float), pool=pool)
     assert caught.value.chunk == 3
+    assert "IndexError: index 7 is out of bounds for axis 0 with size 4" in capsys.readouterr().out
