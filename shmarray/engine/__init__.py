@@ -9,17 +9,19 @@ from shmarray.engine.planning import (
     default_chunks,
     plan_chunkwise,
     plan_elementwise,
+    plan_first_item,
     plan_function,
     plan_items,
     plan_probe,
     plan_reduction,
 )
-from shmarray.engine.python_job import ProbeJob
+from shmarray.engine.probing import FirstItemJob, ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
     "DEFAULT",
     "ChunkInfo",
+    "FirstItemJob",
     "Options",
     "Plan",
     "ProbeJob",
@@ -29,6 +31,7 @@ __all__ = [
     "default_chunks",
     "plan_chunkwise",
     "plan_elementwise",
+    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",
