@@ -19,6 +19,7 @@ from typing import Any
 from shmarray.pool.channel import Channel
 from shmarray.pool.diagnosis import LastWords, MemoryKills, room_left
 from shmarray.pool.outcome import Death
+from shmarray.segment.failpoints import ARMED, reach
 
 __all__ = ["WorkerProcess"]
 
@@ -83,8 +84,12 @@ class WorkerProcess:
             self._last_words.close()
             raise
         try:
+            if ARMED:
+                reach("dispatch.spawn")
             self.pid = _spawn(lane, page_fd, theirs.fileno(), self._last_words.fd, output_fds)
             try:
+                if ARMED:
+                    reach("dispatch.watch")
                 self._pidfd = os.pidfd_open(self.pid)
             except OSError:  # no descriptor left: a process that cannot be watched must not stay
                 os.kill(self.pid, signal.SIGKILL)

@@ -627,7 +627,11 @@ def test_plain_python_that_raises():
 
 @pytest.mark.parametrize(
     ("function", "kind"),
-    [(lambda x: 0 if x == 0 else x + 0.5, "float64"), (lambda x: "a" * (1 + int(x)), "<U3"), (lambda x: x or 7.0, None)],
+    [
+        (lambda x: 0 if x == 0 else x + 0.5, "float64"),
+        (lambda x: "a" * (1 + int(x)), "<U3"),
+        (lambda x: x or 7.0, None),
+    ],
     ids=["float", "text", "same"],
 )
 def test_plain_python_whose_first_result_is_narrower_than_others(function, kind):
