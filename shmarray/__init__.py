@@ -20,7 +20,7 @@ from shmarray._lazy import lazy_names
 from shmarray._version import __version__
 
 if TYPE_CHECKING:
-    from shmarray import kernels, multiprocessing, ops, registry
+    from shmarray import atomic, kernels, multiprocessing, ops, registry
     from shmarray.array import (
         SharedArray,
         array,
@@ -90,6 +90,7 @@ __all__ = [
     "__version__",
     "array",
     "asarray",
+    "atomic",
     "chunkwise",
     "config",
     "elementwise",
@@ -119,7 +120,7 @@ __getattr__, __dir__ = lazy_names(
         **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"], "ops"),
         **dict.fromkeys(["WorkerInfo", "get_pool"], "pool"),
         "Pool": "multiprocessing.pool",
-        **dict.fromkeys(["kernels", "multiprocessing", "ops", "registry"], ""),
+        **dict.fromkeys(["atomic", "kernels", "multiprocessing", "ops", "registry"], ""),
         "ArrayManager": "multiprocessing.managers",
         "RemoteArray": "multiprocessing.remote",
         "config": "configuration",

@@ -111,7 +111,8 @@ class WorkerDiedError(ShmArrayError, RuntimeError):
     """A worker process died.
 
     Facts: `task`, `pid`, `signal` (number or None), `exitcode`, `out_of_memory` (the kernel has ended processes for
-    want of memory meanwhile), and `chunk` where one chunk ended its worker again and again.
+    want of memory meanwhile), `reason` (what is known beside the signal), `traceback` (where the worker was; "" where
+    it could not say), and `chunk` where one chunk ended its worker again and again.
     """
 
 

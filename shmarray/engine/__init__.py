@@ -2,7 +2,7 @@
 
 from shmarray.engine.chunk_info import ChunkInfo
 from shmarray.engine.commit import run_crash_safe
-from shmarray.engine.execution import DEFAULT, Options, Plan, run
+from shmarray.engine.execution import DEFAULT, Options, Plan, run, run_part
 from shmarray.engine.operands import check_output, shared_copy
 from shmarray.engine.planning import (
     ReductionShape,
@@ -43,5 +43,6 @@ __all__ = [
     "reduce_ufunc",
     "run",
     "run_crash_safe",
+    "run_part",
     "shared_copy",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -37,6 +37,7 @@ from shmarray.pool import (
     current_worker,
     describe_death,
     get_pool,
+    last_words,
     run_alone,
 )
 
@@ -49,21 +50,28 @@ __all__ = ["Options", "Plan", "run", "run_part"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The keywords that every call takes."""
+    """The keywords that every call takes.
+
+    Attributes
+    ----------
+    workers_alone : bool
+        The caller only watches; so what it has as private memory has to be copied for the workers.
+    """
 
     pool: Pool | None = None
     progress: Progress = False
     timeout: float | None = None
     retries: int = 2
     crash_safe: bool = False
+    workers_alone: bool = field(init=False, default=False)
 
     @classmethod
     def of(cls, name: str, keywords: dict[str, Any]) -> Options:
         """What a call of the kernel `name` was given as keywords, checked."""
-        unknown = keywords.keys() - cls.__slots__
+        unknown = keywords.keys() - _KEYWORDS
         if unknown:
             raise TypeError(
-                f"{name} takes the keywords out, {', '.join(cls.__slots__)}; got {', '.join(sorted(unknown))}. "
+                f"{name} takes the keywords out, {', '.join(_KEYWORDS)}; got {', '.join(sorted(unknown))}. "
                 "Arguments of the function itself are given by position"
             )
         return cls(**keywords) if keywords else DEFAULT
@@ -81,11 +89,8 @@ class Options:
             object.__setattr__(self, "pool", engine)
         if not isinstance(self.crash_safe, bool):
             raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")
-
-    @property
-    def workers_alone(self) -> bool:
-        """Whether the caller must only watch, so what it has as private memory has to be copied for the workers."""
-        return self.timeout is not None or self.crash_safe
+        # Worked out here: every call of every kernel asks for it.
+        object.__setattr__(self, "workers_alone", self.timeout is not None or self.crash_safe)
 
 
 def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable[[Any], bool]) -> None:
@@ -96,6 +101,7 @@ def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable
         raise ValueError(f"{keyword} must be {expected}; got {value!r}")
 
 
+_KEYWORDS = ("pool", "progress", "timeout", "retries", "crash_safe")
 DEFAULT = Options()
 
 
@@ -397,7 +403,7 @@ class _Recovery:
             times = "once" if self.tries[chunk] == 1 else f"{self.tries[chunk]} times"
             raise WorkerDiedError(
                 f"{self.plan.name}: chunk {chunk} ended its worker {times} "
-                f"(last: pid {death.pid}, {describe_death(death)})",
+                f"(last: pid {death.pid}, {describe_death(death)})" + last_words(death),
                 task=self.plan.name,
                 chunk=chunk,
                 **death._asdict(),
@@ -429,7 +435,7 @@ class _Recovery:
                 return self._chunks_unknown("workers cannot be started any more, so others are not done")
             error = WorkerDiedError(
                 f"{plan.name}: several workers in a row died before they did anything (last: pid {death.pid}, "
-                f"{describe_death(death)}); what they said went to standard error",
+                f"{describe_death(death)}); what they said went to standard error" + last_words(death),
                 task=plan.name,
                 **death._asdict(),
             )
@@ -445,7 +451,8 @@ class _Recovery:
         return ChunksUnknownError(
             f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
             f"{_count(chunks)} in place, whose content is unknown now; {others}. "
-            "Compute these anew, or write to a separate out= next time: that is retried",
+            "Compute these anew, and next time write to a separate out=, which is retried, or pass crash_safe=True"
+            + last_words(death),
             chunks=chunks,
             task=self.plan.name,
             **death._asdict(),

@@ -26,7 +26,7 @@ from shmarray.jit.counters import count, debug
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.identity import Fingerprint
-from shmarray.jit.policy import options
+from shmarray.jit.policy import naming_indices, options
 from shmarray.jit.substitution import libraries
 from shmarray.segment.interrupts import never_lost
 
@@ -100,7 +100,7 @@ def compile(  # the counterpart of `load`
     KernelCompileError
         numba cannot compile it.
     """
-    print_ = code_key(("driver", key, len(argtypes), debug))
+    print_ = code_key(("driver", key, len(argtypes), "checks bounds and names indices" if debug else ""))
     found = _memory.get(print_)
     if found is not None:
         count("loaded_from_memory")
@@ -192,7 +192,8 @@ def _compile(driver: Driver, arity: int, *, check_bounds: bool, kernel: object =
     dispatcher = CPUDispatcher(function, {}, {"nopython": True, **options(debug=check_bounds)})
     arguments = (types.int64,) * arity
     try:
-        dispatcher.compile(types.int64(*arguments))
+        with naming_indices(check_bounds):
+            dispatcher.compile(types.int64(*arguments))
     except Exception as error:
         raise compile_error(error, kernel or function) from error.with_traceback(None)
     count("compiled")

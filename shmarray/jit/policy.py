@@ -6,9 +6,11 @@ processes given the same function produce the same code and a cache key can name
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["options"]
+__all__ = ["naming_indices", "options"]
 
 
 def options(*, debug: bool = False, inlined: bool = False) -> dict[str, Any]:
@@ -37,3 +39,23 @@ def options(*, debug: bool = False, inlined: bool = False) -> dict[str, Any]:
     # boundscheck is spelled out: left away, numba takes it from the environment (NUMBA_BOUNDSCHECK).
     chosen = {"nogil": True, "error_model": "numpy", "boundscheck": bool(debug)}
     return {**chosen, "forceinline": True} if inlined else chosen
+
+
+@contextmanager
+def naming_indices(wanted: bool) -> Iterator[None]:
+    """While code with bounds checks is compiled: have it print an index that is out of bounds.
+
+    numba's exception does not name the index; it prints it, under this setting alone. (Another thread that compiles
+    code of its own meanwhile gets the same, which does no harm.)
+    """
+    if not wanted:
+        yield
+        return
+    from numba.core import config
+
+    before = config.FULL_TRACEBACKS
+    config.FULL_TRACEBACKS = 1
+    try:
+        yield
+    finally:
+        config.FULL_TRACEBACKS = before

@@ -28,7 +28,7 @@ from numba.core.typed_passes import NopythonTypeInference
 from numba.core.untyped_passes import InlineInlinables
 
 from shmarray.jit.identity import KEPT_OPTIONS, Fingerprint, fingerprint
-from shmarray.jit.policy import options
+from shmarray.jit.policy import naming_indices, options
 
 __all__ = ["Family", "KernelDispatcher", "libraries", "substitutes"]
 
@@ -111,6 +111,10 @@ class KernelDispatcher(CPUDispatcher):  # type: ignore[misc]
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self)
         return self._fingerprint
+
+    def compile(self, signature: Any) -> Any:
+        with naming_indices(bool(self.targetoptions.get("boundscheck"))):
+            return super().compile(signature)
 
 
 def _parts(function: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,9 @@ workers."""
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ import numpy as np
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.configuration import config
-from shmarray.engine import Options, ReductionShape, check_output, plan_reduction, run
-from shmarray.ops.arguments import plain_function, positional_arity, reachable_if_large
+from shmarray.engine import Options, ReductionShape, check_output, plan_reduction, run, run_part
+from shmarray.ops.arguments import plain_function, positional_arity, reachable, reachable_if_large
 from shmarray.ops.results import new_result, new_shared
 from shmarray.pool import new_number
 
@@ -109,35 +111,33 @@ class Reduction:
         how = ReductionShape.of(data.shape, axes)
         if not how.n_kept or not how.n_reduced:
             return np.full(how.n_kept, self._identity, accumulator)
-        (data,) = reachable_if_large([data])
-        partials = self._partials((how.n_ranges, how.n_kept), accumulator, data.nbytes)
+        name, joins, away = self.__name__, not self._debug, options.workers_alone
+        deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        (data,) = reachable([data]) if away else reachable_if_large([data])
+        shape = (how.n_ranges, how.n_kept)
+        partials = self._partials(shape, accumulator, shared=away or data.nbytes >= config.parallel_nbytes)
         kernel = self._kernel("rows" if how.by_rows else "columns", data.dtype, accumulator)
-        joins = not self._debug
-        run(plan_reduction(self.__name__, kernel, data, partials, how, caller_joins=joins), options)
+        run(plan_reduction(name, kernel, data, partials, how, caller_joins=joins), options)
         if how.n_ranges == 1:
             only: Array = partials[0]
             return only
         # The partials of a kept element stand in one column: fold these with `combine`, in the order of the grid.
-        combined = np.empty((1, how.n_kept), accumulator)
-        shape = (how.n_ranges, how.n_kept)
+        combined = self._partials((1, how.n_kept), accumulator, shared=away)
         down = ReductionShape((1,), (0,), how.n_kept, how.n_ranges, how.n_kept, how.n_ranges, by_rows=False)
-        private = np.ascontiguousarray(partials.reshape(shape))
-        run(
-            plan_reduction(
-                self.__name__,
-                self._kernel("combine", accumulator, accumulator),
-                private,
-                combined,
-                down,
-                caller_joins=True,
-            )
-        )
+        if not away:  # on this thread: the work of a microsecond
+            partials = np.ascontiguousarray(partials.reshape(shape))
+        kernel = self._kernel("combine", accumulator, accumulator)
+        plan = plan_reduction(name, kernel, partials, combined, down, caller_joins=True)
+        if away:
+            run_part(plan, replace(options, progress=False), 0, plan.n_chunks, deadline=deadline)
+        else:
+            run(plan)
         result: Array = combined[0]
         return result
 
     @staticmethod
-    def _partials(shape: tuple[int, int], dtype: np.dtype[Any], nbytes: int) -> Array:
-        if nbytes < config.parallel_nbytes:
+    def _partials(shape: tuple[int, int], dtype: np.dtype[Any], *, shared: bool) -> Array:
+        if not shared:
             return np.empty(shape, dtype)
         return new_shared(shape, dtype).view(np.ndarray)
 
@@ -270,8 +270,9 @@ def reduction(
     Returns
     -------
     callable
-        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2)`.
-        Over all axes it gives a NumPy scalar, otherwise a SharedArray.
+        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2,
+        crash_safe=False)`. It changes nothing but `out`, so `crash_safe` only keeps the caller out of the work. Over
+        all axes it gives a NumPy scalar, otherwise a SharedArray.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from shmarray.pool.cores import available_cores
 from shmarray.pool.default import close_all, get_pool, held_descriptors, worker_pids
 from shmarray.pool.lane import Job, Lane, SegmentKey
-from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death
+from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death, last_words
 from shmarray.pool.page import MAX_CHUNKS
 from shmarray.pool.pool import Pool, WorkerInfo
 from shmarray.pool.solo import run_alone
@@ -28,6 +28,7 @@ __all__ = [
     "describe_death",
     "get_pool",
     "held_descriptors",
+    "last_words",
     "new_number",
     "run_alone",
     "worker_pids",

@@ -8,14 +8,25 @@ imports numba; nothing is compiled until a caller is.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from shmarray.kernels.atomics import (
+    emit_add,
+    emit_compare_exchange,
+    emit_exchange,
+    emit_load,
+    emit_store,
+)
+
 __all__ = [
+    "ELEMENT_ARITY",
     "add_i64",
     "add_u32",
     "await_readable",
@@ -28,6 +39,7 @@ __all__ = [
     "load_i64",
     "load_u8",
     "load_u32",
+    "make_element_driver",
     "monotonic_ns",
     "pause",
     "store_i64",
@@ -51,11 +63,11 @@ def _pointer(builder: Any, address: Any, kind: ir.Type) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _load(kind: ir.Type, align: int) -> Any:
+def _load(kind: ir.Type) -> Any:
     @intrinsic
     def load(typingctx, address):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            value = builder.load_atomic(_pointer(builder, args[0], kind), "acquire", align)
+            value = emit_load(builder, _pointer(builder, args[0], kind))
             return value if kind is _i64 else builder.zext(value, _i64)
 
         return types.int64(types.int64), codegen
@@ -63,12 +75,12 @@ def _load(kind: ir.Type, align: int) -> Any:
     return load
 
 
-def _store(kind: ir.Type, align: int) -> Any:
+def _store(kind: ir.Type) -> Any:
     @intrinsic
     def store(typingctx, address, value):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             narrow = args[1] if kind is _i64 else builder.trunc(args[1], kind)
-            builder.store_atomic(narrow, _pointer(builder, args[0], kind), "release", align)
+            emit_store(builder, _pointer(builder, args[0], kind), narrow)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), codegen
@@ -83,7 +95,7 @@ def _add(kind: ir.Type) -> Any:
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             narrow = args[1] if kind is _i64 else builder.trunc(args[1], kind)
-            old = builder.atomic_rmw("add", _pointer(builder, args[0], kind), narrow, "seq_cst")
+            old = emit_add(builder, _pointer(builder, args[0], kind), narrow)
             return old if kind is _i64 else builder.zext(old, _i64)
 
         return types.int64(types.int64, types.int64), codegen
@@ -91,8 +103,8 @@ def _add(kind: ir.Type) -> Any:
     return add
 
 
-load_i64, load_u32, load_u8 = _load(_i64, 8), _load(_i32, 4), _load(_i8, 1)
-store_i64, store_u8 = _store(_i64, 8), _store(_i8, 1)
+load_i64, load_u32, load_u8 = _load(_i64), _load(_i32), _load(_i8)
+store_i64, store_u8 = _store(_i64), _store(_i8)
 add_i64, add_u32 = _add(_i64), _add(_i32)
 
 
@@ -232,3 +244,50 @@ def fill_bytes(typingctx, target, value, nbytes):  # type: ignore[no-untyped-def
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
+
+
+#: How many integers the driver of each operation takes: an address, and the bits of values.
+ELEMENT_ARITY = {"load": 1, "store": 2, "add": 2, "exchange": 2, "compare_exchange": 3}
+_EMIT: dict[str, Any] = {
+    "load": emit_load,
+    "store": emit_store,
+    "add": emit_add,
+    "exchange": emit_exchange,
+    "compare_exchange": emit_compare_exchange,
+}
+
+
+def make_element_driver(name: str, dtype: str) -> Callable[..., int]:
+    """A function of (address, bits of values) that does an atomic operation on an element of that dtype there.
+
+    It gives the bits of the result, sign-extended or not: the lowest bytes count.
+    """
+    size = np.dtype(dtype).itemsize
+    kind = ir.DoubleType() if np.dtype(dtype).kind == "f" else ir.IntType(8 * size)
+
+    def operate(typingctx, address, *values):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            pointer = _pointer(builder, args[0], kind)
+            result = _EMIT[name](builder, pointer, *(_as_kind(builder, bits, kind) for bits in args[1:]))
+            if result is None:
+                return _i64(0)
+            bits = builder.bitcast(result, _i64) if kind == ir.DoubleType() else result
+            return bits if bits.type == _i64 else builder.zext(bits, _i64)
+
+        return types.int64(*[types.int64] * ELEMENT_ARITY[name]), codegen
+
+    make: Any = operate
+    if ELEMENT_ARITY[name] == 1:
+        one: Any = intrinsic(lambda typingctx, address: make(typingctx, address))
+        return lambda address: one(address)
+    if ELEMENT_ARITY[name] == 2:
+        two: Any = intrinsic(lambda typingctx, address, value: make(typingctx, address, value))
+        return lambda address, value: two(address, value)
+    three: Any = intrinsic(lambda typingctx, address, expected, value: make(typingctx, address, expected, value))
+    return lambda address, expected, value: three(address, expected, value)
+
+
+def _as_kind(builder: Any, bits: Any, kind: ir.Type) -> Any:
+    if kind == ir.DoubleType():
+        return builder.bitcast(bits, kind)
+    return bits if kind == _i64 else builder.trunc(bits, kind)

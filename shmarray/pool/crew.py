@@ -18,7 +18,7 @@ from shmarray.configuration import config
 from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.lane import Lane
-from shmarray.pool.outcome import Death, describe_death
+from shmarray.pool.outcome import Death, describe_death, last_words
 from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, COUNT, CURRENT, EPOCH, READY, DispatchPage
 from shmarray.pool.process import WorkerProcess
@@ -115,8 +115,14 @@ class Crew:
             logs.logger().error("worker %d (pid %d) died: %s; giving up", worker.lane, death.pid, describe_death(death))
             self.dismiss(worker.lane)
             raise CannotStartError(death)
+        ended = "died" if not death.reason.startswith("by this pool") else "was ended"
         logs.logger().warning(
-            "worker %d (pid %d) died: %s; it is replaced", worker.lane, death.pid, describe_death(death)
+            "worker %d (pid %d) %s: %s; it is replaced%s",
+            worker.lane,
+            death.pid,
+            ended,
+            describe_death(death),
+            last_words(death),
         )
         worker.close()
         self.workers[worker.lane - 1] = self._spawn(worker.lane)

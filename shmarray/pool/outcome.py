@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["COMPLETE", "Death", "Failure", "Outcome", "describe_death"]
+__all__ = ["COMPLETE", "Death", "Failure", "Outcome", "describe_death", "last_words"]
 
 
 class Death(NamedTuple):
@@ -17,6 +17,8 @@ class Death(NamedTuple):
     signal: int | None
     exitcode: int | None
     out_of_memory: bool = False  #: the kernel has ended processes for want of memory since the worker started
+    reason: str = ""  #: what is known beside the signal: who sent it, or what was wrong
+    traceback: str = ""  #: where it was, by its own word; "" where it could not say
 
 
 class Failure(NamedTuple):
@@ -72,13 +74,17 @@ def describe_death(death: Death) -> str:
     >>> describe_death(Death(1, signal.SIGKILL, None))
     'killed by SIGKILL'
     """
-    if death.out_of_memory:
-        return "killed by SIGKILL, most likely by the kernel for want of memory: its count of such kills has risen"
     if death.signal is not None:
         try:
-            return f"killed by {signal.Signals(death.signal).name}"
+            name = signal.Signals(death.signal).name
         except ValueError:
-            return f"killed by signal {death.signal}"
+            name = f"signal {death.signal}"
+        return f"killed by {name}" + (f", {death.reason}" if death.reason else "")
     if death.exitcode is not None:
         return f"it exited with status {death.exitcode}"
     return "its exit status was taken by another wait()"
+
+
+def last_words(death: Death) -> str:
+    """The worker's traceback as the end of a message; "" where there is none."""
+    return f"\nThe worker's last traceback:\n{death.traceback}" if death.traceback else ""

@@ -22,7 +22,7 @@ from shmarray.configuration import config
 from shmarray.errors import WorkerDiedError
 from shmarray.pool.cores import available_cores
 from shmarray.pool.crew import CannotStartError, Crew
-from shmarray.pool.outcome import COMPLETE, Outcome, describe_death
+from shmarray.pool.outcome import COMPLETE, Outcome, describe_death, last_words
 from shmarray.pool.page import MAX_LANES
 from shmarray.pool.round import Round, recover
 from shmarray.segment.interrupts import held_back
@@ -251,7 +251,8 @@ class Pool:
             crew.replace_dead()
         except CannotStartError as error:
             raise WorkerDiedError(
-                f"{error} (last: {describe_death(error.death)}); what they said went to standard error",
+                f"{error} (last: {describe_death(error.death)}); what they said went to standard error"
+                + last_words(error.death),
                 task="start",
                 **error.death._asdict(),
             ) from None

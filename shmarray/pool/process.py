@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from shmarray.pool.channel import Channel
+from shmarray.pool.diagnosis import LastWords, MemoryKills, room_left
 from shmarray.pool.outcome import Death
 from shmarray.segment.failpoints import ARMED, reach
 
-__all__ = ["WorkerProcess", "memory_kills"]
+__all__ = ["WorkerProcess"]
 
 # One lane is one core: what runs inside must not start threads of its own for each.
 _SINGLE_THREADED = dict.fromkeys(
@@ -41,9 +42,9 @@ _SINGLE_THREADED = dict.fromkeys(
 _START = """
 import os, sys
 standard = os.path.dirname(os.__file__)
-sys.path[:] = sorted(sys.argv[6:], key=lambda entry: entry not in (standard, standard + "/lib-dynload"))
+sys.path[:] = sorted(sys.argv[7:], key=lambda entry: entry not in (standard, standard + "/lib-dynload"))
 from shmarray.pool.worker import main
-main(*map(int, sys.argv[1:6]), sys.argv[6:])
+main(*map(int, sys.argv[1:7]), sys.argv[7:])
 """
 
 
@@ -61,7 +62,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        *("_exit", "_kills_before", "_pidfd"),
+        *("_exit", "_kills_before", "_last_words", "_pidfd", "_reason"),
         *("channel", "kernels", "lane", "leased", "lent", "pid", "settings", "told"),
     )
 
@@ -74,12 +75,18 @@ class WorkerProcess:
         self.settings: Any = None  #: what it was told of configuration and logging
         self._exit: tuple[int | None, int | None] | None = None
         self._pidfd = -1
-        self._kills_before = memory_kills()
-        self.channel, theirs = Channel.pair()
+        self._reason = ""
+        self._kills_before = MemoryKills.now()
+        self._last_words = LastWords()
+        try:
+            self.channel, theirs = Channel.pair()
+        except BaseException:
+            self._last_words.close()
+            raise
         try:
             if ARMED:
                 reach("dispatch.spawn")
-            self.pid = _spawn(lane, page_fd, theirs.fileno(), output_fds)
+            self.pid = _spawn(lane, page_fd, theirs.fileno(), self._last_words.fd, output_fds)
             try:
                 if ARMED:
                     reach("dispatch.watch")
@@ -90,6 +97,7 @@ class WorkerProcess:
                 raise
         except BaseException:
             self.channel.close()
+            self._last_words.close()
             raise
         finally:
             theirs.close()
@@ -102,7 +110,7 @@ class WorkerProcess:
     @property
     def descriptors(self) -> set[int]:
         """What it holds open in this process."""
-        return {self.channel.fileno(), self._pidfd}
+        return {self.channel.fileno(), self._pidfd, self._last_words.fd}
 
     @property
     def alive(self) -> bool:
@@ -132,11 +140,23 @@ class WorkerProcess:
             else:
                 self._exit = result.si_status, None
         number, exitcode = self._exit
-        for_memory = number == signal.SIGKILL and memory_kills() > self._kills_before
-        return Death(self.pid, number, exitcode, for_memory)
+        killer = ""
+        if number == signal.SIGKILL and not self._reason:
+            killer = MemoryKills.now().killer_since(self._kills_before)
+        reason = self._reason
+        if killer:
+            reason = f"most likely by {killer}: its count has risen"
+        elif number == signal.SIGBUS:
+            reason = f"a page was not to be had: shared memory has run out ({room_left()}), or a file was cut short"
+        return Death(self.pid, number, exitcode, bool(killer), reason, self._last_words.read())
 
-    def kill(self) -> None:
-        """SIGKILL; by pidfd, so never to a stranger who got the number anew."""
+    def kill(self, reason: str = "") -> None:
+        """SIGKILL; by pidfd, so never to a stranger who got the number anew.
+
+        `reason` says why the pool itself does it, for whoever reads of the death.
+        """
+        if reason and self.alive:
+            self._reason = f"by this pool, because {reason}"
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -150,19 +170,10 @@ class WorkerProcess:
                 self._exit = None, None
             os.close(self._pidfd)
             self._pidfd = -1
+            self._last_words.close()
 
 
-def memory_kills(counters: str = "/proc/vmstat") -> int:
-    """How many processes the kernel has ended for want of memory so far; 0 where it does not say."""
-    try:
-        with open(counters, "rb") as file:
-            _, found, rest = file.read().partition(b"\noom_kill ")
-        return int(rest.split(maxsplit=1)[0]) if found else 0
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _spawn(lane: int, page_fd: int, channel_fd: int, output_fds: tuple[int, int, int]) -> int:
+def _spawn(lane: int, page_fd: int, channel_fd: int, words_fd: int, output_fds: tuple[int, int, int]) -> int:
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # what multiprocessing uses
 
     environment: Mapping[str, str] = {**os.environ, **_SINGLE_THREADED}
@@ -172,13 +183,14 @@ def _spawn(lane: int, page_fd: int, channel_fd: int, output_fds: tuple[int, int,
         "-c",
         _START,
         str(lane),
-        *("3", "4", "5"),  # page, channel, log, as the file actions below place them
+        *("3", "4", "5", "6"),  # page, channel, log, last words, as the file actions below place them
         str(os.getpid()),
         *(entry or os.getcwd() for entry in sys.path),
     ]
     stdout_fd, stderr_fd, log_fd = output_fds
+    fds = (stdout_fd, stderr_fd, page_fd, channel_fd, log_fd, words_fd)
     # Out of the way of the targets first: a source among them would be overwritten before it is copied.
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 8) for fd in (stdout_fd, stderr_fd, page_fd, channel_fd, log_fd)]
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 8) for fd in fds]
     try:
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(sources, start=1)]

@@ -150,7 +150,7 @@ class Round:
         if self.deadline is not None and time.monotonic() > self.deadline and not self.outcome.timed_out:
             self.outcome.timed_out = True
             crew.calls.cancel(crew.page.address)
-            self._kill_active()
+            self._kill_active("its call had passed its timeout")
         self._show_progress()
         self._check_open()  # a callback may have forked, and this may be the child
 
@@ -189,10 +189,10 @@ class Round:
         if self.watch is not None:
             self.watch(int(np.count_nonzero(self.crew.page.states[: self.stop - self.start] == ChunkState.DONE)))
 
-    def _kill_active(self) -> None:
+    def _kill_active(self, reason: str) -> None:
         for worker in self.crew.workers[: self.limit]:
             if self.crew.is_active(worker):
-                worker.kill()
+                worker.kill(reason)
                 worker.wait(5.0)
 
     def _abort(self, interrupt: held_back) -> None:
@@ -213,7 +213,7 @@ class Round:
                 # Pressed again: no more patience, but the page must be left in order.
                 if not killed and (interrupt.pressed or time.monotonic() > until):
                     killed = True
-                    self._kill_active()
+                    self._kill_active("its call was interrupted")
             crew.unsettled = False
             for worker in crew.workers:  # reports that nobody will ask for
                 with contextlib.suppress(ChannelClosedError):

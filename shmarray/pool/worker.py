@@ -246,15 +246,15 @@ def _leave_with(parent: int) -> None:
     threading.Thread(target=watch, name="shmarray-watch-caller", daemon=True).start()
 
 
-def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, parent: int, path: list[str]) -> None:
+def main(lane: int, page_fd: int, channel_fd: int, log_fd: int, words_fd: int, parent: int, path: list[str]) -> None:
     """Run a worker on inherited descriptors; called by the command line that `WorkerProcess` writes."""
     global _current
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle, for the whole pool
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    for fd in (page_fd, channel_fd, log_fd):
+    for fd in (page_fd, channel_fd, log_fd, words_fd):
         os.set_inheritable(fd, False)
     _leave_with(parent)
-    faulthandler.enable()
+    faulthandler.enable(words_fd)  # for the caller, who tells it with the death
     channel = Channel(socket.socket(fileno=channel_fd))
     status = 0
     try:

@@ -174,7 +174,7 @@ class Journal:
                         mapping.words[_DIRTY] |= UNDER_WAY
                         break
                 # The one before may have died. Its arrays were held all the time, so nobody has opened them since.
-                if finish_dead_call(other, mapping.namespace) is Outcome.UNDER_WAY:
+                if finish_dead_call(other) is Outcome.UNDER_WAY:
                     raise ShmArrayError(
                         f"{self.layout.task}: another crash-safe call on array "
                         f"{mapping.descriptor.name or mapping.file_name!r} is under way; let such calls come one after "

@@ -96,7 +96,7 @@ def _reclaim(file_name: str, namespace: str, *, timeout_s: float = DROP_PATIENCE
                 if words.journal:  # a call was cut short: what it committed is put in place before this goes
                     from shmarray.registry.replay import replay_held
 
-                    replay_held(fd, file_name, namespace)
+                    replay_held(fd, file_name)
         elif not is_private(file_name) or any(page[:12]):
             return None  # a private file of zeros is one whose maker died before it wrote anything
         with store, store.names.held(namespace, timeout_s=timeout_s, when_stuck=False):

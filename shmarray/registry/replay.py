@@ -62,7 +62,7 @@ class Outcome(Enum):
 def look_after(mapping: Mapping) -> None:
     """For an opener: if the array's page names a scratch whose caller is dead, finish that call."""
     named = scratch_named_in(mapping.page)
-    if named and finish_dead_call(named, mapping.namespace) is Outcome.GONE:
+    if named and finish_dead_call(named) is Outcome.GONE:
         # Removed by hand, or with its mount. (A live caller takes its name out of the page before it removes it.)
         fd = mapping.open_unlocked()
         try:
@@ -80,13 +80,14 @@ def scratch_named_in(page: bytes | memoryview) -> str:
     return bytes(page[SCRATCH : SCRATCH + SCRATCH_NBYTES]).partition(b"\0")[0].decode(errors="replace")
 
 
-def finish_dead_call(file_name: str, namespace: str, *, patience_s: float = _PATIENCE_S) -> Outcome:
+def finish_dead_call(file_name: str, *, patience_s: float = _PATIENCE_S) -> Outcome:
     """Copy what a dead caller has committed to where it belongs, and remove its scratch.
 
     Waits for its workers to be gone, and for others who do the same.
     """
-    if not file_name.startswith(f"{namespace}~.") or "/" in file_name:
-        return Outcome.GONE
+    namespace, mark, _ = file_name.partition("~.")
+    if not mark or "/" in file_name or is_private(file_name):
+        return Outcome.GONE  # nothing that a call can have written
     path = f"{DIRECTORY}/{file_name}"
     try:
         fd = os.open(path, OPEN_FLAGS)
@@ -101,7 +102,7 @@ def finish_dead_call(file_name: str, namespace: str, *, patience_s: float = _PAT
         status = os.fstat(fd)
         if not status.st_nlink:
             return Outcome.DONE  # another opener was first
-        replay_held(fd, file_name, namespace)
+        replay_held(fd, file_name)
         with store, store.names.held(namespace):
             if is_at(path, (status.st_dev, status.st_ino)):
                 os.unlink(path)
@@ -125,7 +126,7 @@ class _Array(NamedTuple):
     page_at: int
 
 
-def replay_held(fd: int, file_name: str, namespace: str) -> None:
+def replay_held(fd: int, file_name: str) -> None:
     """The same for a scratch that the caller of this function has locked exclusively; the file stays."""
     size = os.fstat(fd).st_size
     page = read_page(fd, size)
@@ -138,12 +139,13 @@ def replay_held(fd: int, file_name: str, namespace: str) -> None:
         window = Window.of(memory)
         try:
             layout = Layout.parse(memory[TEXT : TEXT + window.text_nbytes].tobytes(), memory.size)
+            layout.check_window(window)
         except ValueError:
-            return  # nobody we could find names it
+            return  # somebody has written over it; arrays that name it will find it gone, and say so
         arrays = [
             found
             for block in layout.blocks
-            if (found := _open_array(stack, block, layout, window, file_name, namespace)) is not None
+            if (found := _open_array(stack, block, layout, window, file_name)) is not None
         ]
         if ARMED:
             reach("replay.begin")
@@ -172,14 +174,12 @@ def replay_held(fd: int, file_name: str, namespace: str) -> None:
         os.pwrite(fd, bytes(8), size - DESCRIPTOR_NBYTES + JOURNAL)
 
 
-def _open_array(
-    stack: ExitStack, block: Block, layout: Layout, window: Window, file_name: str, namespace: str
-) -> _Array | None:
+def _open_array(stack: ExitStack, block: Block, layout: Layout, window: Window, file_name: str) -> _Array | None:
     """An array of the call, if it is still there and still waits for this scratch."""
     if block.file is None:
         return None
     name, device, inode, created_ns = block.file
-    if not name.startswith(f"{namespace}~") or "/" in name or is_private(name):
+    if "~" not in name or "/" in name or "\0" in name or is_private(name):
         return None
     try:
         fd = os.open(f"{DIRECTORY}/{name}", OPEN_FLAGS)

@@ -164,10 +164,13 @@ class Layout:
             raise ValueError(f"it does not say what a scratch says: {error}") from error
         return cls(str(task), grid, axis, extent, states_at, nbytes, tuple(blocks))
 
-    def check(self, block: Block, window: Window, segment_nbytes: int) -> None:
-        """`ValueError` unless all chunks of the window lie within the scratch and within the array's segment."""
+    def check_window(self, window: Window) -> None:
+        """`ValueError` unless the window is a part of the grid."""
         if not 0 <= window.first <= window.stop <= len(self.grid):
             raise ValueError("its window is not in its grid")
+
+    def check(self, block: Block, window: Window, segment_nbytes: int) -> None:
+        """`ValueError` unless all chunks of the window lie within the scratch and within the array's segment."""
         for index in range(window.first, window.stop):
             shape, there, here = self._places(block, index, window.begins)
             for start, strides, limit in (

@@ -501,3 +501,47 @@ def test_row_37_bad_arguments_fail_before_dispatch(pool):
     with pytest.raises(TypeError, match="pool"):
         double(a, out=numbered(), pool=3)
     np.testing.assert_array_equal(a, before)
+
+
+def test_a_timeout_ends_endless_work_on_small_private_operands_too(pool):
+    @sa.elementwise
+    def stuck(x):
+        while x == 3:
+            pass
+        return x
+
+    @sa.reduction(identity=0, combine=lambda a, b: a + b)
+    def stuck_sum(total, x):
+        while x == 3:
+            pass
+        return total + x
+
+    private = sa.array([1, 2, 3]) + 0
+    assert not private.is_shared
+    # Not at the first call's price: the compiler's time counts, and starts before the kernel's.
+    np.testing.assert_array_equal(stuck(private[:2], timeout=60, pool=pool), [1, 2])
+    assert stuck_sum([1, 2], timeout=60, pool=pool) == 3
+    for call in (
+        lambda: stuck(private, timeout=0.3, pool=pool),
+        lambda: stuck(private, out=private, timeout=0.3, pool=pool),
+        lambda: stuck_sum([1, 2, 3], timeout=0.3, pool=pool),
+    ):
+        with pytest.raises(sa.KernelTimeoutError):
+            call()
+    np.testing.assert_array_equal(private, [1, 2, 3])
+    assert works(pool)
+
+
+def test_a_plan_made_on_copies_of_private_operands_is_not_used_again(pool):
+    @sa.elementwise
+    def shifted(x):
+        return x + 1
+
+    private, b = sa.array([1, 2, 3]) + 0, sa.empty(3, np.int64)
+    for start in (1, 10):
+        private[:] = start
+        shifted(private, out=b, timeout=60, pool=pool)
+        np.testing.assert_array_equal(b, np.full(3, start + 1))
+        private[:] = start + 5
+        shifted(private, out=b)
+        np.testing.assert_array_equal(b, np.full(3, start + 6))

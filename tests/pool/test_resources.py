@@ -11,7 +11,7 @@ import pytest
 
 import shmarray as sa
 from shmarray.pool import current_worker
-from shmarray.pool.process import memory_kills
+from shmarray.pool.diagnosis import MemoryKills, read_counter
 from tests.processes import wait_until
 
 
@@ -190,10 +190,10 @@ def test_a_job_with_more_segments_than_a_socket_takes_messages_for(pool):
 def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
     counters = tmp_path / "vmstat"
     counters.write_text("nr_free_pages 1\noom_kill 3\nother 9\n")
-    assert memory_kills(str(counters)) == 3
-    assert memory_kills(str(tmp_path / "missing")) == 0
+    assert read_counter(str(counters)) == 3
+    assert read_counter(str(tmp_path / "missing")) == 0
     counters.write_text("oom_kill_not 3\n")
-    assert memory_kills(str(counters)) == 0
+    assert read_counter(str(counters)) == 0
 
     a = sa.array(np.arange(8), chunks=1)
     b = sa.empty(8, a.dtype, chunks=1)
@@ -202,8 +202,9 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
     def die(chunk):
         os.kill(os.getpid(), 9)
 
-    up(pool)
-    monkeypatch.setattr("shmarray.pool.process.memory_kills", lambda: 10**9)
-    with pytest.raises(sa.WorkerDiedError, match="for want of memory") as caught:
-        die(a, out=b, pool=pool, retries=0)
-    assert caught.value.out_of_memory
+    for kills, killer in (((0, 10**9), "the kernel's out-of-memory"), ((10**9, 10**9), "memory limit was reached")):
+        up(pool)
+        monkeypatch.setattr(MemoryKills, "now", lambda kills=kills: MemoryKills(*kills))
+        with pytest.raises(sa.WorkerDiedError, match=killer) as caught:
+            die(a, out=b, pool=pool, retries=0)
+        assert caught.value.out_of_memory
