@@ -14,10 +14,12 @@ from shmarray.engine.planning import (
     plan_reduction,
 )
 from shmarray.engine.python_job import ProbeJob
+from shmarray.engine.tasks import Argument, kind_of, plan_block_reduction, plan_tasks
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
     "DEFAULT",
+    "Argument",
     "ChunkInfo",
     "Options",
     "Plan",
@@ -26,12 +28,15 @@ __all__ = [
     "apply_ufunc",
     "check_output",
     "default_chunks",
+    "kind_of",
+    "plan_block_reduction",
     "plan_chunkwise",
     "plan_elementwise",
     "plan_function",
     "plan_items",
     "plan_probe",
     "plan_reduction",
+    "plan_tasks",
     "reduce_ufunc",
     "run",
     "shared_copy",

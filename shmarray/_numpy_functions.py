@@ -1,0 +1,33 @@
+"""Where are the parallel versions of NumPy's functions? Names only.
+
+The table of versions belongs to `shmarray.array`, the versions are in `shmarray.ops`, which stands above it: so the
+table is told the names of modules, and loads one when an array is first large enough for it. A module named here
+registers each of its functions with `shmarray.array.implements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["HOMES"]
+
+#: Module -> the functions of NumPy that it has versions of.
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "shmarray.ops.statistics": (
+        "argmax",
+        "argmin",
+        "count_nonzero",
+        "linalg.norm",
+        "nanargmax",
+        "nanargmin",
+        "nanmax",
+        "nanmean",
+        "nanmin",
+        "nanprod",
+        "nanstd",
+        "nansum",
+        "nanvar",
+        "std",
+        "var",
+    ),
+}
