@@ -13,6 +13,14 @@ __all__ = ["HOMES"]
 
 #: Module -> the functions of NumPy that it has versions of.
 HOMES: Mapping[str, tuple[str, ...]] = {
+    "shmarray.ops.sorting": (
+        "argpartition",
+        "argsort",
+        "ndarray.partition",
+        "ndarray.sort",
+        "partition",
+        "sort",
+    ),
     "shmarray.ops.statistics": (
         "argmax",
         "argmin",

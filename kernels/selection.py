@@ -1,0 +1,50 @@
+"""Selecting items: taking by number or by mask, and counting what a mask selects, as loops over plain arrays.
+
+A selection whose size is not known ahead goes in two steps: `count_true` counts what each task will select, the caller
+adds up where each task's items begin, and `compress` or `nonzero` put them there, in the order of the array.
+"""
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from ._jit import loop
+
+__all__ = ["compress", "count_true", "nonzero", "take_flat"]
+
+
+@loop
+def take_flat(task, x, numbers, step, out):
+    """`out[i] = x[numbers[i]]` for items `task * step` and following; numbers must be in range."""
+    for i in range(task * step, min(out.size, (task + 1) * step)):
+        out[i] = x[numbers[i]]
+
+
+@loop
+def count_true(task, mask, step, counts):
+    """How many of items `task * step` and following of a mask are not zero, to `counts[task]`."""
+    count = 0
+    for i in range(task * step, min(mask.size, (task + 1) * step)):
+        count += mask[i] != 0
+    counts[task] = count
+
+
+@loop
+def compress(task, mask, x, step, starts, out):
+    """Put the items of `x` where the mask is not zero side by side to `out`, from `starts[task]` on."""
+    place = starts[task]
+    for i in range(task * step, min(mask.size, (task + 1) * step)):
+        if mask[i] != 0:
+            out[place] = x[i]
+            place += 1
+
+
+@loop
+def nonzero(task, mask, step, starts, out):
+    """The same with the items' numbers."""
+    place = starts[task]
+    for i in range(task * step, min(mask.size, (task + 1) * step)):
+        if mask[i] != 0:
+            out[place] = i
+            place += 1
