@@ -14,7 +14,7 @@ from shmarray.engine.planning import (
     plan_reduction,
 )
 from shmarray.engine.python_job import ProbeJob
-from shmarray.engine.tasks import Argument, kind_of, plan_block_reduction, plan_tasks
+from shmarray.engine.tasks import Argument, block_shape, kind_of, plan_block_reduction, plan_tasks
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ProbeJob",
     "ReductionShape",
     "apply_ufunc",
+    "block_shape",
     "check_output",
     "default_chunks",
     "kind_of",

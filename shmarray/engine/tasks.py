@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "BLOCK_ITEMS_BY_ROWS",
     "Argument",
     "Kind",
+    "block_shape",
     "kind_of",
     "plan_block_reduction",
     "plan_tasks",
@@ -40,6 +42,19 @@ Kind = str | tuple[np.dtype[Any], int, bool]
 #: results.
 BLOCK_ITEMS_BY_ROWS = 8192
 BLOCK_ITEMS_BY_COLUMNS = 512
+
+
+def block_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> ReductionShape:
+    """How an array is reduced block by block: as by folds, but columns are cut into whole blocks."""
+    how = ReductionShape.of(shape, axes)
+    if how.by_rows:
+        return how
+    kept_step = min(how.kept_step, _COLUMNS)
+    return replace(how, kept_step=kept_step, reduced_step=how.kept_step * how.reduced_step // kept_step)
+
+
+#: Kept elements of a chunk where the last axis is kept. Part of what a result's bits depend on.
+_COLUMNS = 128
 
 
 def kind_of(argument: Argument) -> Kind:
