@@ -14,7 +14,16 @@ from typing import Any
 if __name__ != "shmarray.kernels":
     raise ImportError(f"import this package as shmarray.kernels, not as {__name__}")
 
-__all__ = ["accumulators", "math", "reductions", "selection", "sorting", "vectors"]
+__all__ = [
+    "accumulators",
+    "histograms",
+    "math",
+    "reductions",
+    "scans",
+    "selection",
+    "sorting",
+    "vectors",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,29 @@ from __future__ import annotations
 
 from ._jit import loop
 
-__all__ = ["compress", "count_true", "nonzero", "take_flat"]
+__all__ = ["compress", "count_true", "fill_where", "nonzero", "take_flat", "where_items"]
 
 
 @loop
 def take_flat(task, x, numbers, step, out):
-    """`out[i] = x[numbers[i]]` for items `task * step` and following; numbers must be in range."""
+    """`out[i] = x[numbers[i]]` for items `task * step` and following; numbers must be in range, from the end if
+    negative."""
     for i in range(task * step, min(out.size, (task + 1) * step)):
         out[i] = x[numbers[i]]
+
+
+@loop
+def where_items(task, mask, x, y, step, out):
+    """`out[i]` is `x[i]` where the mask is not zero, else `y[i]`."""
+    for i in range(task * step, min(out.size, (task + 1) * step)):
+        out[i] = x[i] if mask[i] else y[i]
+
+
+@loop
+def fill_where(task, mask, value, step, out):
+    """Set the items where the mask is not zero to `value[0]`."""
+    for i in range(task * step, min(out.size, (task + 1) * step)):
+        out[i] = value[0] if mask[i] else out[i]
 
 
 @loop

@@ -33,12 +33,16 @@ __all__ = [
     "FLOAT_EQUAL_ZEROS",
     "SIGNED",
     "UNSIGNED",
+    "collect",
     "count_cells",
     "key_bounds",
+    "mark_changes",
     "order_buckets",
     "order_rows",
     "scatter_keys",
     "scatter_pairs",
+    "scatter_ranks",
+    "search",
     "sort_buckets",
     "sort_keys",
     "sort_pairs",
@@ -95,17 +99,19 @@ def word_of(key, rules):
 
 @loop
 def key_bounds(task, words, code, step, bounds):
-    """Smallest and largest key of items `task * step` and following, to `bounds[task]`; nan counts for neither.
+    """Smallest and largest key of items `task * step` and following, and how many are nan, to `bounds[task]`.
 
-    Where all are nan the largest is less than the smallest.
+    nan does not count for the largest.
     """
     rules = rules_of(words, code)
-    low, high = _ALL, _NONE
+    low, high, nans = _ALL, _NONE, _NONE
     for i in range(task * step, min(words.size, (task + 1) * step)):
         key = key_of(words[i], rules)
+        is_nan = (key == rules[1]) & (code >= FLOAT)
         low = min(low, key)
-        high = max(high, _NONE if (key == rules[1]) & (code >= FLOAT) else key)
-    bounds[task, 0], bounds[task, 1] = low, high
+        high = max(high, _NONE if is_nan else key)
+        nans += np.uint64(is_nan)
+    bounds[task, 0], bounds[task, 1], bounds[task, 2] = low, high, nans
 
 
 @inlined
@@ -123,6 +129,18 @@ def count_cells(task, words, code, low, shift, step, counts):
     base, by, last = np.uint64(low), np.uint64(shift), np.uint64(here.size - 1)
     for i in range(task * step, min(words.size, (task + 1) * step)):
         here[cell_of(key_of(words[i], rules), base, by, last)] += 1
+
+
+@loop
+def collect(task, words, code, low, shift, step, wanted, starts, out):
+    """Put the items of this task that are in wanted cells side by side to `out`, from `starts[task]` on."""
+    rules = rules_of(words, code)
+    base, by, last = np.uint64(low), np.uint64(shift), np.uint64(wanted.size - 1)
+    place = starts[task]
+    for i in range(task * step, min(words.size, (task + 1) * step)):
+        if wanted[cell_of(key_of(words[i], rules), base, by, last)]:
+            out[place] = words[i]
+            place += 1
 
 
 # -- into buckets
@@ -394,3 +412,44 @@ def order_rows(task, words, code, step, out):
         sort_pairs(source, numbers, target, target_numbers, spare, spare_numbers)
         for i in range(n):
             out[row, i] = target_numbers[i]
+
+
+# -- in what is sorted
+# ---------------------------------------------------------------------------------------------
+
+
+@loop
+def mark_changes(task, x, step, marks):
+    """`marks[i]` is 1 where sorted item `i` is another than the one before; all nans are one."""
+    for i in range(task * step, min(x.size, (task + 1) * step)):
+        marks[i] = i == 0 or ((x[i] != x[i - 1]) & ((x[i] == x[i]) | (x[i - 1] == x[i - 1])))
+
+
+@loop
+def scatter_ranks(task, marks, starts, order, step, ranks):
+    """`ranks[order[i]]` is the number of changes up to `i`, less one; `starts[task]` are those before this task."""
+    rank = starts[task] - 1
+    for i in range(task * step, min(marks.size, (task + 1) * step)):
+        rank += marks[i]
+        ranks[order[i]] = rank
+
+
+@loop
+def search(task, x, values, right, step, places):
+    """Where values `task * step` and following belong in sorted `x`: before equal items, or behind them.
+
+    nan is larger than all others, as in what NumPy sorts.
+    """
+    for i in range(task * step, min(values.size, (task + 1) * step)):
+        value = values[i]
+        low, n = 0, x.size
+        while n > 0:
+            half = n >> 1
+            item = x[low + half]
+            if right:
+                before = not ((value < item) | ((item != item) & (value == value)))
+            else:
+                before = (item < value) | ((value != value) & (item == item))
+            low = low + half + 1 if before else low
+            n = n - half - 1 if before else half
+        places[i] = low

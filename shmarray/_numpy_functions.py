@@ -13,6 +13,11 @@ __all__ = ["HOMES"]
 
 #: Module -> the functions of NumPy that it has versions of.
 HOMES: Mapping[str, tuple[str, ...]] = {
+    "shmarray.ops.histograms": ("bincount", "histogram"),
+    "shmarray.ops.quantiles": ("median", "percentile", "quantile"),
+    "shmarray.ops.scans": ("cumprod", "cumsum", "diff"),
+    "shmarray.ops.searching": ("digitize", "searchsorted", "unique"),
+    "shmarray.ops.selection": ("clip", "compress", "extract", "flatnonzero", "nonzero", "putmask", "take", "where"),
     "shmarray.ops.sorting": (
         "argpartition",
         "argsort",

@@ -14,7 +14,7 @@ from shmarray.engine.planning import (
     plan_reduction,
 )
 from shmarray.engine.python_job import ProbeJob
-from shmarray.engine.tasks import Argument, block_shape, kind_of, plan_block_reduction, plan_tasks
+from shmarray.engine.steps import Argument, block_shape, kind_of, plan_block_reduction, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "plan_items",
     "plan_probe",
     "plan_reduction",
-    "plan_tasks",
+    "plan_step",
     "reduce_ufunc",
     "run",
     "shared_copy",

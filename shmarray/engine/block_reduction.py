@@ -24,7 +24,7 @@ from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.memory import array_view, kept_apart, read_word, reserve_words
 from shmarray.engine.reduction import make_gather, offset_of
-from shmarray.engine.tasks import BLOCK_ITEMS_BY_COLUMNS, BLOCK_ITEMS_BY_ROWS
+from shmarray.engine.steps import BLOCK_ITEMS_BY_COLUMNS, BLOCK_ITEMS_BY_ROWS
 from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget

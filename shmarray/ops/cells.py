@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shmarray.ops.tasks import Array, run_tasks, scratch
+from shmarray.ops.steps import Array, run_step, scratch
 
 __all__ = ["FLOAT", "FLOAT_EQUAL_ZEROS", "Cells", "code_of", "words_of"]
 
@@ -54,6 +54,8 @@ class Cells:
         A cell is 2**shift keys wide.
     step, n_tasks : int
         Items of a task, and how many tasks there are.
+    nans : int
+        How many items are nan.
     counts : (n_tasks, cells) array of int32
     """
 
@@ -63,6 +65,7 @@ class Cells:
     shift: int
     step: int
     n_tasks: int
+    nans: int
     counts: Array
 
     @classmethod
@@ -72,14 +75,14 @@ class Cells:
         n = words.size
         step = max(_TASK_ITEMS, -(-n // _MOST_TASKS))
         n_tasks = -(-n // step)
-        bounds = scratch((n_tasks, 2), np.uint64, like=array)
-        run_tasks("sorting.key_bounds", [words, code, step, bounds], n_tasks)
+        bounds = scratch((n_tasks, 3), np.uint64, like=array)
+        run_step("sorting.key_bounds", [words, code, step, bounds], n_tasks)
         low, high = int(bounds[:, 0].min()), int(bounds[:, 1].max())
         bits = _MANY_CELL_BITS if n > _MANY_ITEMS else _CELL_BITS
         shift = max(0, max(0, high - low).bit_length() - bits)
         counts = scratch((n_tasks, 1 << bits), np.int32, like=array)
-        run_tasks("sorting.count_cells", [words, code, signed(low), shift, step, counts], n_tasks)
-        return cls(words, code, low, shift, step, n_tasks, counts)
+        run_step("sorting.count_cells", [words, code, signed(low), shift, step, counts], n_tasks)
+        return cls(words, code, low, shift, step, n_tasks, int(bounds[:, 2].sum()), counts)
 
 
 def signed(word: int) -> int:

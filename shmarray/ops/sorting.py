@@ -20,7 +20,7 @@ from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
 from shmarray.ops.cells import FLOAT, FLOAT_EQUAL_ZEROS, Cells, code_of, signed, words_of
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import Array, plain, run_tasks, scratch
+from shmarray.ops.steps import Array, plain, run_step, scratch
 
 __all__ = ["order_flat", "sort_flat"]
 
@@ -66,12 +66,12 @@ def sort_flat(array: Array, code: int, out: Array, ranks: Sequence[int] | None =
     if ranks is not None:
         wanted[np.searchsorted(buckets.edges, np.asarray(ranks), side="right") - 1] = 1
     keys = scratch(array.size, cells.words.dtype, like=array)
-    run_tasks(
+    run_step(
         "sorting.scatter_keys",
         [cells.words, code, signed(cells.low), cells.shift, cells.step, buckets.bucket_of, buckets.starts, keys],
         cells.n_tasks,
     )
-    run_tasks("sorting.sort_buckets", [keys, buckets.edges, wanted, code, words_of(out)], buckets.count)
+    run_step("sorting.sort_buckets", [keys, buckets.edges, wanted, code, words_of(out)], buckets.count)
 
 
 def order_flat(array: Array, code: int, order: Array) -> Array:
@@ -81,13 +81,13 @@ def order_flat(array: Array, code: int, order: Array) -> Array:
     keys = scratch(array.size, cells.words.dtype, like=array)
     origins = scratch(array.size, np.uint32, like=array)
     places = [buckets.bucket_of, buckets.starts, keys, origins]
-    run_tasks(
+    run_step(
         "sorting.scatter_pairs",
         [cells.words, code, signed(cells.low), cells.shift, cells.step, *places],
         cells.n_tasks,
     )
     sorted_keys = scratch(array.size, cells.words.dtype, like=array)
-    run_tasks("sorting.order_buckets", [keys, origins, buckets.edges, order, sorted_keys], buckets.count)
+    run_step("sorting.order_buckets", [keys, origins, buckets.edges, order, sorted_keys], buckets.count)
     return sorted_keys
 
 
@@ -134,7 +134,7 @@ def _sort_rows(rows: Array, code: int, out: Array, ranks: Sequence[int] | None =
         return
     step, n_tasks = _steps(n_rows, n)
     in_place = rows.__array_interface__["data"][0] == out.__array_interface__["data"][0]
-    run_tasks("sorting.sort_rows", [words_of(rows), code, step, words_of(out)], n_tasks, in_place=in_place)
+    run_step("sorting.sort_rows", [words_of(rows), code, step, words_of(out)], n_tasks, in_place=in_place)
 
 
 def _sorted(a: Any, axis: Any, ranks: Sequence[int] | None = None) -> Any:
@@ -170,7 +170,7 @@ def _sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable
         order_ = scratch(flat.size, np.int64, like=flat)
         order_flat(flat, FLOAT_EQUAL_ZEROS, order_)
         result = new_result(flat.shape, flat.dtype)
-        run_tasks("selection.take_flat", [flat, order_, _TAKE_ITEMS, plain(result)], -(-flat.size // _TAKE_ITEMS))
+        run_step("selection.take_flat", [flat, order_, _TAKE_ITEMS, plain(result)], -(-flat.size // _TAKE_ITEMS))
         return result
     return _sorted(a, axis)
 
@@ -214,7 +214,7 @@ def _argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, sta
             order_flat(row, code, target)
     else:
         step, n_tasks = _steps(*rows.shape)
-        run_tasks("sorting.order_rows", [words_of(rows), code, step, done], n_tasks)
+        run_step("sorting.order_rows", [words_of(rows), code, step, done], n_tasks)
     if not is_last:
         moved = np.moveaxis(plain(result), axis, -1)
         copy_parallel(moved, done.reshape(moved.shape))

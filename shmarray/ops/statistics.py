@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from shmarray.array import SharedArray, implements
 from shmarray.ops.results import new_result
-from shmarray.ops.tasks import Array, plain, reduce_blocks
+from shmarray.ops.steps import Array, plain, reduce_blocks
 
 __all__: list[str] = []
 

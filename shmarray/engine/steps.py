@@ -29,7 +29,7 @@ __all__ = [
     "block_shape",
     "kind_of",
     "plan_block_reduction",
-    "plan_tasks",
+    "plan_step",
 ]
 
 Argument = Array | int | float
@@ -70,10 +70,10 @@ def kind_of(argument: Argument) -> Kind:
     return "int" if isinstance(argument, int) else "float"
 
 
-def plan_tasks(
+def plan_step(
     name: str, kernel: tuple[int, Any], arguments: Sequence[Argument], n_tasks: int, *, in_place: bool = False
 ) -> Plan:
-    """A plan of `n_tasks` calls of a loop (`shmarray.engine.task_driver`).
+    """A plan of `n_tasks` calls of a loop (`shmarray.engine.step_driver`).
 
     Parameters
     ----------

@@ -15,10 +15,10 @@ from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.array.results import allocate
 from shmarray.configuration import config
-from shmarray.engine import Argument, block_shape, kind_of, plan_block_reduction, plan_tasks, run
+from shmarray.engine import Argument, block_shape, kind_of, plan_block_reduction, plan_step, run
 from shmarray.pool import new_number
 
-__all__ = ["Array", "plain", "reduce_blocks", "run_tasks", "scratch"]
+__all__ = ["Array", "cut", "plain", "reduce_blocks", "run_step", "scratch"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +41,7 @@ def scratch(shape: int | tuple[int, ...], dtype: Any, *, like: Array) -> Array:
     return np.empty(shape, dtype) if shared is None else shared
 
 
-def run_tasks(loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_place: bool = False) -> None:
+def run_step(loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_place: bool = False) -> None:
     """Call a loop `n_tasks` times, across the workers of the default pool.
 
     Parameters
@@ -59,13 +59,13 @@ def run_tasks(loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_plac
     if kernel is None:
 
         def driver() -> Any:
-            from shmarray.engine.task_driver import make_driver
+            from shmarray.engine.step_driver import make_driver
 
             return make_driver(_loop(loop), kinds)
 
-        code = compiler.compile(driver, (int,) * 4, key=("tasks", loop, kinds))
+        code = compiler.compile(driver, (int,) * 4, key=("step", loop, kinds))
         kernel = _kernels[loop, kinds] = (new_number(), code)
-    run(plan_tasks(loop, kernel, arguments, n_tasks, in_place=in_place))
+    run(plan_step(loop, kernel, arguments, n_tasks, in_place=in_place))
 
 
 def reduce_blocks(loop: str, array: Array, axes: tuple[int, ...], state: Any, n_words: int) -> Array:
@@ -110,6 +110,14 @@ def reduce_blocks(loop: str, array: Array, axes: tuple[int, ...], state: Any, n_
 
 def _loop(name: str) -> Any:
     from shmarray import kernels
+    from shmarray.kernels._jit import part
 
     module, function = name.split(".")
-    return getattr(getattr(kernels, module), function)
+    # Anew, as a part of the driver alone: without the code by which Python would call it.
+    return part(getattr(getattr(kernels, module), function).py_func)
+
+
+def cut(n: int, step: int = 1 << 17) -> tuple[int, int]:
+    """Items of a task and number of tasks for `n` items: the same on every machine."""
+    step = max(step, -(-n // 4096))
+    return step, -(-n // step)

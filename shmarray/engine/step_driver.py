@@ -1,4 +1,4 @@
-"""The driver of tasks: call a loop of `shmarray.kernels` with the number of each task and the same arguments.
+"""The driver of steps: call a loop of `shmarray.kernels` with the number of each task and the same arguments.
 
 The block of numbers that a driver reads (64-bit words) is the arguments one after another: an array is its address, its
 extents and its strides; an integer or a float is one word. Importing this module imports numba.
@@ -16,7 +16,7 @@ from numba.np.numpy_support import from_dtype
 
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.memory import array_view, load_word
-from shmarray.engine.tasks import Kind
+from shmarray.engine.steps import Kind
 from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
