@@ -10,11 +10,13 @@ errors.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -41,18 +43,22 @@ def run_example(python: str, source: str, *, namespace: str, timeout_s: float = 
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "example.py")
         script.write_text(source, encoding="utf-8")
-        environment = {**os.environ, "SHMARRAY_NAMESPACE": namespace}
+        # Handles that nobody unpickles keep their arrays for a minute, unless told otherwise.
+        environment = {**os.environ, "SHMARRAY_NAMESPACE": namespace, "SHMARRAY_HANDLE_TTL_S": "2"}
         environment.pop("PYTHONPATH", None)
         if search_path:  # for a package that is not installed
             environment["PYTHONPATH"] = search_path
-        subprocess.run(
-            [python, "-W", "error", str(script)],
-            cwd=folder,
-            env=environment,
-            check=True,
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-        )
+        run = functools.partial(subprocess.run, cwd=folder, env=environment, check=True, stdin=subprocess.DEVNULL)
+        run([python, "-W", "error", str(script)], timeout=timeout_s)
+        until_s = time.monotonic() + 10
+        while _left(namespace):
+            if time.monotonic() > until_s:
+                raise SystemExit(f"left in shared memory by an example: {_left(namespace)}")
+            run([python, "-m", "shmarray", "gc"], timeout=timeout_s, stdout=subprocess.DEVNULL)
+
+
+def _left(namespace: str) -> list[str]:
+    return [path.name for path in Path("/dev/shm").glob(f"{namespace}~*")]
 
 
 def main(arguments: list[str]) -> int:

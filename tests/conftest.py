@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3.0,
         help="how long each kill storm lasts (the nightly form: 600)",
     )
+    parser.addoption(
+        "--worker-kills",
+        type=int,
+        default=16,
+        help="how many workers of crash-safe calls are killed (the nightly form: 1000)",
+    )
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from shmarray.array.transfer import copy_parallel
 from shmarray.array.ufuncs import REDUCE_NBYTES, call_ufunc
 from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
+from shmarray.errors import SegmentAccessError
+from shmarray.registry import condition
 from shmarray.segment import segment_of
 
 if TYPE_CHECKING:
@@ -170,6 +172,48 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         ...     counter += 1
         """
         return lock_of(self, timeout)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether some of its content is unknown: a worker died while it changed a chunk in place, or a crash-safe call
+        was cut short (or is under way).
+
+        The array itself remembers that, whoever opens it, until somebody says :meth:`clean`;
+        `shmarray.registry.info(name).dirty_reason` tells more.
+        """
+        segment = segment_of(self)
+        return segment is not None and condition.is_dirty(segment)
+
+    def clean(self) -> None:
+        """Accept the content as it is: the array is not :attr:`dirty` any more.
+
+        If a crash-safe call was cut short by the end of its program, what that had committed is put in place first.
+
+        Raises
+        ------
+        SegmentAccessError
+            The mapping is not writable (modes "r" and "c").
+        ShmArrayError
+            A crash-safe call is under way.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> a = sa.zeros(3)
+        >>> a.clean()
+        >>> a.dirty
+        False
+        """
+        segment = segment_of(self)
+        if segment is None:
+            return
+        if segment.mode != "r+":
+            raise SegmentAccessError(
+                f"the array is mapped with mode {segment.mode!r}, and can only be declared clean through a writable "
+                "mapping; open it with mode='r+'",
+                name=segment.user_name,
+            )
+        condition.clean(segment)
 
     def unlink(self) -> None:
         """Remove the array's name; whoever holds it keeps it, and the memory goes with the last holder.

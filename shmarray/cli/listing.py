@@ -29,6 +29,7 @@ _FACTS = (
     "creator_pid",
     "holders",
     "dirty",
+    "dirty_reason",
 )
 
 
@@ -106,7 +107,7 @@ def info(name: str, as_json: bool) -> None:
         ("lifetime", "kept until removed" if entry.keep else "until its last holder ends"),
         ("created", f"{'just now' if age == 'now' else age + ' ago'} by process {entry.creator_pid}"),
         ("held by", _holders(entry)),
-        ("state", "interrupted: the next open rolls it forward" if entry.dirty else "clean"),
+        ("state", f"dirty: {entry.dirty_reason or 'some of its content is unknown'}" if entry.dirty else "clean"),
     ]
     for label, text in lines:
         click.echo(f"{click.style(f'{label:<9}', bold=True)} {text}")

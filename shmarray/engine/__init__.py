@@ -1,6 +1,7 @@
 """From arrays and a kernel to a plan, from a plan to its result. Knows views and segments, not SharedArrays."""
 
 from shmarray.engine.chunk_info import ChunkInfo
+from shmarray.engine.commit import run_crash_safe
 from shmarray.engine.execution import DEFAULT, Options, Plan, run
 from shmarray.engine.operands import check_output, shared_copy
 from shmarray.engine.planning import (
@@ -40,5 +41,6 @@ __all__ = [
     "plan_step",
     "reduce_ufunc",
     "run",
+    "run_crash_safe",
     "shared_copy",
 ]

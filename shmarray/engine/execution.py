@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -32,6 +33,7 @@ from shmarray.pool import (
     Lane,
     Outcome,
     Pool,
+    SegmentKey,
     current_worker,
     describe_death,
     get_pool,
@@ -40,8 +42,9 @@ from shmarray.pool import (
 
 if TYPE_CHECKING:
     from shmarray.engine.operands import Operand
+    from shmarray.segment import Segment
 
-__all__ = ["Options", "Plan", "run"]
+__all__ = ["Options", "Plan", "run", "run_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Options:
     progress: Progress = False
     timeout: float | None = None
     retries: int = 2
+    crash_safe: bool = False
 
     @classmethod
     def of(cls, name: str, keywords: dict[str, Any]) -> Options:
@@ -70,6 +74,13 @@ class Options:
         _check("retries", self.retries, SupportsIndex, "0 or a positive integer", lambda count: count >= 0)
         if self.pool is not None and not isinstance(self.pool, Pool):
             raise TypeError(f"pool must be a shmarray.Pool or None; got {type(self.pool).__name__}")
+        if not isinstance(self.crash_safe, bool):
+            raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")
+
+    @property
+    def workers_alone(self) -> bool:
+        """Whether the caller must only watch, so what it has as private memory has to be copied for the workers."""
+        return self.timeout is not None or self.crash_safe
 
 
 def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable[[Any], bool]) -> None:
@@ -108,16 +119,25 @@ class Plan:
         Number and machine code of what the job names.
     total : int, optional
         Chunks of the whole call, for messages and progress, where the plan is a part of it.
+    outputs : sequence of Operand
+        Whose content is unknown when a worker dies in the middle of an in-place chunk; those are marked as dirty then.
+
+    Attributes
+    ----------
+    leased : frozenset of SegmentKey
+        Segments that workers hold alive as long as they map them; see `JobTicket`.
     """
 
     __slots__ = (
         "_bound",
         "_kernels",
+        "_outputs",
         "_segments",
         "_ticket",
         "caller_joins",
         "in_place",
         "job",
+        "leased",
         "n_chunks",
         "name",
         "nbytes",
@@ -137,6 +157,7 @@ class Plan:
         caller_joins: bool,
         kernels: Sequence[tuple[int, Any]] = (),
         total: int | None = None,
+        outputs: Sequence[Operand] = (),
     ) -> None:
         self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
         self.total = n_chunks if total is None else total
@@ -144,6 +165,9 @@ class Plan:
         segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
         self.private = any(operand.segment is None for operand in operands)
         self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
+        outputs = outputs if in_place else ()
+        self._outputs = tuple(self._segments[one.segment.key] for one in outputs if one.segment is not None)
+        self.leased: frozenset[SegmentKey] = frozenset()
         self._kernels = tuple(kernels)
         self._ticket: JobTicket | None = None
         self._bound: Callable[[Lane, int], int] | None = None
@@ -162,8 +186,29 @@ class Plan:
         """The job as workers are told of it."""
         if self._ticket is None:
             payloads = [(number, code.payload) for number, code in self._kernels]
-            self._ticket = JobTicket(self.job, name=self.name, segments=self._segments, kernels=payloads)
+            self._ticket = JobTicket(
+                self.job,
+                name=self.name,
+                segments=self._segments,
+                kernels=payloads,
+                leased=self.leased,
+                on_unknown=partial(_mark_unknown, self._outputs, self.name) if self._outputs else None,
+            )
         return self._ticket
+
+    def mark_unknown(self, chunks: Sequence[int], why: str) -> None:
+        """Have the arrays that this call changes in place remember that these chunks are half changed."""
+        if self._outputs and chunks:
+            _mark_unknown(self._outputs, self.name, chunks, why)
+
+
+def _mark_unknown(outputs: Sequence[weakref.ref[Segment]], name: str, chunks: Sequence[int], why: str) -> None:
+    from shmarray.registry import condition
+
+    for reference in outputs:
+        segment = reference()
+        if segment is not None:
+            condition.mark_dirty(segment, f"{name} changed it in place, and {_count(sorted(chunks))} {why}")
 
 
 def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
@@ -190,14 +235,45 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
         if outcome.failures:
             raise _kernel_error(plan, outcome.failures)
         return outcome.floating_flags
-    if options.progress is False and options.timeout is None and plan.n_chunks <= MAX_CHUNKS:
+    if options.progress is False and not options.workers_alone and plan.n_chunks <= MAX_CHUNKS:
         caller = (plan._bound or plan.bound) if plan.caller_joins else None
         outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
         if outcome is COMPLETE:
             return 0
         return _Recovery(plan, options, pool, None).finish(outcome)
     with watching(options.progress, plan.total, plan.name, before=start) as watch:
-        return _Recovery(plan, options, pool, watch).run(start)
+        return _Recovery(plan, options, pool, watch).run(start, plan.n_chunks)
+
+
+def run_part(
+    plan: Plan,
+    options: Options,
+    start: int,
+    stop: int,
+    *,
+    deadline: float | None = None,
+    watch: Callable[[int], object] | None = None,
+    prepare: Callable[[int, int], object] | None = None,
+) -> int:
+    """Do chunks `start` to `stop` of a plan.
+
+    Parameters
+    ----------
+    deadline : float, optional
+        `time.monotonic()` by which the call that this is a part of must be done; `options.timeout` is for its message.
+    watch : callable, optional
+        Told how many of these chunks are done.
+    prepare : callable, optional
+        `prepare(first, stop)` is called before chunks are done again.
+    """
+    pool = _pool_for(plan, options)
+    if pool is None:
+        outcome = run_alone(plan.bound, start, stop, watch)
+        if outcome.failures:
+            raise _kernel_error(plan, outcome.failures)
+        return outcome.floating_flags
+    recovery = _Recovery(plan, options, pool, watch, deadline=deadline, prepare=prepare)
+    return recovery.run(start, stop)
 
 
 def _pool_for(plan: Plan, options: Options) -> Pool | None:
@@ -206,11 +282,12 @@ def _pool_for(plan: Plan, options: Options) -> Pool | None:
         return None
     pool = options.pool
     alone = plan.n_chunks < 2 or plan.nbytes < config.parallel_nbytes
-    if plan.caller_joins and options.timeout is None and alone:
+    joins = plan.caller_joins and not options.workers_alone
+    if joins and alone:
         return None
     if pool is None:
         pool = get_pool()
-    if plan.caller_joins and options.timeout is None and pool.lanes == 1:
+    if joins and pool.lanes == 1:
         return None
     return None if pool.held_by_this_thread else pool
 
@@ -218,18 +295,29 @@ def _pool_for(plan: Plan, options: Options) -> Pool | None:
 class _Recovery:
     """A call that may take several dispatches: many chunks, deaths, a deadline, progress."""
 
-    def __init__(self, plan: Plan, options: Options, pool: Pool, watch: Callable[[int], object] | None) -> None:
-        self.plan, self.options, self.pool, self.watch = plan, options, pool, watch
-        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        pool: Pool,
+        watch: Callable[[int], object] | None,
+        *,
+        deadline: float | None = None,
+        prepare: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self.plan, self.options, self.pool, self.watch, self.prepare = plan, options, pool, watch, prepare
+        self.deadline = deadline
+        if deadline is None and options.timeout is not None:
+            self.deadline = time.monotonic() + options.timeout
         self.flags = 0
         self.done_before = 0
         self.dispatched = plan.n_chunks  # chunks below this number have been tried
         self.tries: dict[int, int] = {}  # chunk -> how often a worker died over it
         self.unknown: dict[int, Death] = {}  # chunks that were being changed in place
 
-    def run(self, start: int) -> int:
-        for first in range(start, self.plan.n_chunks, MAX_CHUNKS):
-            self.dispatched = min(self.plan.n_chunks, first + MAX_CHUNKS)
+    def run(self, start: int, stop: int) -> int:
+        for first in range(start, stop, MAX_CHUNKS):
+            self.dispatched = min(stop, first + MAX_CHUNKS)
             self._settle(self._dispatch(first, self.dispatched))
         return self._result()
 
@@ -241,12 +329,17 @@ class _Recovery:
 
     def _result(self) -> int:
         if self.unknown:
+            self._mark_unknown()
             raise self._chunks_unknown("all other chunks are done")
         return self.flags
 
+    def _mark_unknown(self) -> None:
+        for death, chunks in _by_value(self.unknown).items():
+            self.plan.mark_unknown(chunks, f"of unknown content: worker {death.pid} died ({describe_death(death)})")
+
     def _dispatch(self, start: int, stop: int, *, workers_alone: bool = False) -> Outcome:
         plan = self.plan
-        joins = plan.caller_joins and self.deadline is None and not workers_alone
+        joins = plan.caller_joins and not self.options.workers_alone and not workers_alone
         before = self.done_before
         watch = None if self.watch is None else (lambda done: self.watch(before + done))  # type: ignore[misc]
         outcome = self.pool.dispatch(
@@ -271,6 +364,8 @@ class _Recovery:
             outcome = Outcome()
             for first, last in _ranges(sorted(again)):
                 if outcome.complete:
+                    if self.prepare is not None:
+                        self.prepare(first, last)
                     outcome.add(self._dispatch(first, last, workers_alone=bool(self.tries)))
                 else:
                     outcome.untouched += range(first, last)
@@ -293,6 +388,7 @@ class _Recovery:
         """Why the call cannot go on."""
         plan = self.plan
         left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.n_chunks)})
+        self._mark_unknown()
         error: Exception
         if outcome.failures:
             error = _kernel_error(plan, outcome.failures)
@@ -335,7 +431,7 @@ class _Recovery:
         )
 
 
-def _kernel_error(plan: Plan, failures: Iterable[Failure]) -> KernelError:
+def _kernel_error(plan: Plan, failures: Sequence[Failure]) -> KernelError:
     """What the first of the failed chunks raised, as an error of the call."""
     failure = min(failures, key=lambda failure: failure.chunk)
     cause = failure.error if failure.error is not None else RuntimeError(failure.line)
@@ -345,7 +441,18 @@ def _kernel_error(plan: Plan, failures: Iterable[Failure]) -> KernelError:
     if failure.traceback:
         cause.add_note(f"In the worker:\n{failure.traceback}")
     error.__cause__ = cause
+    plan.mark_unknown(
+        [each.chunk for each in failures if each.chunk >= 0], "raised in the middle, so half of it may be done"
+    )
     return error
+
+
+def _by_value(unknown: dict[int, Death]) -> dict[Death, list[int]]:
+    """Chunks by who died over them."""
+    chunks: dict[Death, list[int]] = {}
+    for chunk, death in sorted(unknown.items()):
+        chunks.setdefault(death, []).append(chunk)
+    return chunks
 
 
 def _ranges(chunks: list[int]) -> Iterator[tuple[int, int]]:

@@ -101,6 +101,7 @@ def plan_elementwise(
         in_place=in_place,
         caller_joins=caller_joins,
         kernels=[kernel],
+        outputs=operands[-len(outputs) :],
     )
 
 
@@ -132,7 +133,24 @@ def plan_chunkwise(
             words += [0] * (1 + len(grid.shape))
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(array.nbytes for array in arrays)
-    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False, kernels=[kernel])
+    return Plan(
+        name,
+        len(grid),
+        nbytes,
+        job,
+        operands,
+        in_place=in_place,
+        caller_joins=False,
+        kernels=[kernel],
+        outputs=_changeable(operands, output),
+    )
+
+
+def _changeable(operands: Sequence[Operand], output: Array | None) -> Sequence[Operand]:
+    """What a whole-chunk function that works in place can have changed: all that it can write, and its output."""
+    if output is not None:
+        return operands[-1:]
+    return [operand for operand in operands if operand.array.flags.writeable]
 
 
 def plan_function(
@@ -156,7 +174,8 @@ def plan_function(
         target = ArraySpec.of(operand, grid.shape, writable=True)
     job = FunctionJob(name, function, tuple(specs), target, grid, tuple(halo), with_info)
     nbytes = max(operand.array.nbytes for operand in operands)
-    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False)
+    changed = _changeable(operands, output)
+    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False, outputs=changed)
 
 
 def plan_probe(
@@ -168,6 +187,7 @@ def plan_probe(
     halo: Sequence[int],
     *,
     with_info: bool,
+    keeps: bool = True,
 ) -> Plan:
     """A plan that does chunk 0 of a Python function to see what it returns; see `ProbeJob`."""
     operands, specs = _specs(inputs, grid.shape, writable=True)
@@ -175,10 +195,12 @@ def plan_probe(
     job = ProbeJob(
         FunctionJob(name, function, tuple(specs), None, grid, tuple(halo), with_info),
         ArraySpec.of(operand, scratch.shape, writable=True),
+        keeps,
     )
     nbytes = max(each.array.nbytes for each in operands)
+    changed = _changeable(operands, None)
     operands.append(operand)
-    return Plan(name, 1, nbytes, job, operands, in_place=True, caller_joins=False, total=len(grid))
+    return Plan(name, 1, nbytes, job, operands, in_place=keeps, caller_joins=False, total=len(grid), outputs=changed)
 
 
 def plan_items(
@@ -198,7 +220,16 @@ def plan_items(
         function, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), grid
     )
     nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
-    return Plan(name, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=False)
+    return Plan(
+        name,
+        len(grid),
+        nbytes,
+        job,
+        [*operands, *targets],
+        in_place=in_place,
+        caller_joins=False,
+        outputs=targets,
+    )
 
 
 def plan_ufunc(
@@ -222,7 +253,16 @@ def plan_ufunc(
         ufunc, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), mask, grid
     )
     nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
-    return Plan(ufunc.__name__, len(grid), nbytes, job, [*operands, *targets], in_place=in_place, caller_joins=True)
+    return Plan(
+        ufunc.__name__,
+        len(grid),
+        nbytes,
+        job,
+        [*operands, *targets],
+        in_place=in_place,
+        caller_joins=True,
+        outputs=targets,
+    )
 
 
 def plan_ufunc_reduction(

@@ -17,7 +17,7 @@ from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
 from shmarray.pool import Lane
 
-__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "ProbeJob", "UfuncJob", "UfuncReductionJob"]
+__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "ProbeJob", "UfuncJob", "UfuncReductionJob", "claiming"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Bytes:
         self.__array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "data": (address, False), "version": 3}
 
 
-def _claiming(prepare: Callable[[], Callable[[int], None]]) -> Callable[[Lane, int], int]:
+def claiming(prepare: Callable[[], Callable[[int], None]]) -> Callable[[Lane, int], int]:
     """A lane's loop around a function of the chunk's index.
 
     `prepare` makes that function anew for each run, and nothing of it outlives the run: an array that the user's
@@ -124,7 +124,7 @@ class FunctionJob:
 
             return do
 
-        return _claiming(prepare)
+        return claiming(prepare)
 
 
 def chunk_window(grid: ChunkGrid, halo: Sequence[int], index: int) -> tuple[ChunkInfo, tuple[slice, ...]]:
@@ -196,7 +196,7 @@ class ItemsJob:
 
             return do
 
-        return _claiming(prepare)
+        return claiming(prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class UfuncJob:
             here = where[core] if isinstance(where, np.ndarray) else where
             ufunc(*parts, out=out, where=here)
 
-        return _noting_flags(_claiming(lambda: do))
+        return _noting_flags(claiming(lambda: do))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class UfuncReductionJob:
             place = tuple(slice(p, p + 1) if i in axes else core[i] for i, p in enumerate(position))
             ufunc.reduce(array[core], axis=axes, dtype=partials.dtype, out=partials[place], keepdims=True)
 
-        return _noting_flags(_claiming(lambda: do))
+        return _noting_flags(claiming(lambda: do))
 
 
 def _noting_flags(run: Callable[[Lane, int], int]) -> Callable[[Lane, int], int]:
@@ -282,13 +282,15 @@ class ProbeJob:
 
     The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype,
     then the items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
-    With a halo nothing is copied back: the caller refuses what works in place there.
+    With a halo nothing is copied back: the caller refuses what works in place there. Nor with `keeps=False`: then the
+    chunk is done again, in a call that changes it safely.
     """
 
     runs_python: ClassVar[bool] = True
 
     job: FunctionJob
     scratch: ArraySpec
+    keeps: bool = True
 
     @staticmethod
     def scratch_nbytes(grid: ChunkGrid) -> int:
@@ -315,7 +317,7 @@ class ProbeJob:
                 if result is not None:
                     dtype = np.asarray(result).dtype
                     self._store(result, dtype, info, scratch)
-                elif changed and not any(job.halo):
+                elif changed and self.keeps and not any(job.halo):
                     for view, copy in pairs:
                         if view.flags.writeable:
                             view[...] = copy
@@ -327,7 +329,7 @@ class ProbeJob:
 
             return do
 
-        return _claiming(prepare)
+        return claiming(prepare)
 
     def _store(self, result: Any, dtype: np.dtype[Any], info: ChunkInfo, scratch: Array) -> None:
         shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))

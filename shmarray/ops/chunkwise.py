@@ -25,7 +25,9 @@ from shmarray.engine import (
     plan_function,
     plan_probe,
     run,
+    run_crash_safe,
 )
+from shmarray.engine.operands import overlap, same_elements
 from shmarray.errors import KernelCompileError
 from shmarray.ops.arguments import (
     as_outputs,
@@ -212,13 +214,32 @@ class _Call:
             self._check_changeable()
         output, returned = self._output(result)
         code = kernel._kernel(specs, None if output is None else output.dtype, n_dims)
-        inputs = reachable(self.inputs)
-        target = None if output is None else reachable([output])[0]
-        plan = plan_chunkwise(
-            self.name, code, inputs, target, self.grid, self.halo, in_place=not pure or self._in_place(output)
-        )
-        self._run(plan, options, inputs, [(output, target)])
+        in_place = not pure or self._in_place(output, options)
+
+        def make_plan(inputs: Sequence[Any], target: Array | None) -> Plan:
+            return plan_chunkwise(self.name, code, inputs, target, self.grid, self.halo, in_place=in_place)
+
+        if options.crash_safe and (in_place or self.out is not None):
+            self._run_crash_safe(make_plan, options, [] if pure else self._changed_by(specs), output)
+        else:
+            inputs = reachable(self.inputs)
+            target = None if output is None else reachable([output])[0]
+            self._run(make_plan(inputs, target), options, inputs, [(output, target)])
         return returned
+
+    def _changed_by(self, specs: tuple[Any, ...]) -> list[int]:
+        """Which arguments the function changes: it does not compile with a read-only view of one of these."""
+        writable = [k for k, spec in enumerate(specs) if isinstance(spec, tuple) and not spec[2]]
+        if len(writable) == 1:
+            return writable
+        changed = []
+        for k in writable:
+            frozen = (*specs[:k], (*specs[k][:2], True), *specs[k + 1 :])
+            try:
+                self.kernel._returned(frozen, len(self.grid.shape))
+            except (KernelCompileError, TypeError):
+                changed.append(k)
+        return changed
 
     def _specs(self, *, writable: bool) -> tuple[Any, ...]:
         """Of each argument what its compiled type depends on: a dtype, or (dtype, layout, readonly)."""
@@ -243,16 +264,22 @@ class _Call:
         if self.out is None and len(self.grid):
             return self._run_probed(function, inputs, options, facts)
         output, returned = self._output(self.arrays[0].dtype)
-        target = None if output is None else reachable([output])[0]
-        plan = plan_function(
-            self.name, function, inputs, target, self.grid, self.halo, in_place=self._in_place(output), **facts
-        )
-        self._run(plan, options, [], [(output, target)])
+        in_place = self._in_place(output, options)
+
+        def make_plan(inputs: Sequence[Any], target: Array | None) -> Plan:
+            return plan_function(self.name, function, inputs, target, self.grid, self.halo, in_place=in_place, **facts)
+
+        if options.crash_safe and (in_place or self.out is not None):
+            self._run_crash_safe(make_plan, options, [], output)
+        else:
+            target = None if output is None else reachable([output])[0]
+            self._run(make_plan(inputs, target), options, [], [(output, target)])
         return returned
 
     def _run_probed(self, function: bytes, inputs: list[Any], options: Options, facts: dict[str, Any]) -> Any:
         scratch = np.asarray(registry.create((ProbeJob.scratch_nbytes(self.grid),), np.dtype(np.uint8)))
-        run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, **facts), options)
+        keeps = not options.crash_safe
+        run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, keeps=keeps, **facts), options)
         first, changed = ProbeJob.read(scratch, self.grid)
         if changed and (any(self.halo) or first is not None):
             raise TypeError(
@@ -263,8 +290,16 @@ class _Call:
             )
         if first is None:
             self._check_changeable()
-            plan = plan_function(self.name, function, inputs, None, self.grid, self.halo, in_place=True, **facts)
-            self._run(plan, options, inputs, [], start=1)
+
+            def make_plan(inputs: Sequence[Any], target: Array | None) -> Plan:
+                return plan_function(self.name, function, inputs, None, self.grid, self.halo, in_place=True, **facts)
+
+            if options.crash_safe:
+                shape = self.grid.shape
+                writable = [k for k, value in enumerate(self.inputs) if _is_writable(value) and value.shape == shape]
+                self._run_crash_safe(make_plan, options, writable, None)
+            else:
+                self._run(make_plan(inputs, None), options, inputs, [], start=1)
             return None
         output, returned = self._output(first.dtype)
         assert output is not None
@@ -296,16 +331,60 @@ class _Call:
         check_output(output, self.arrays, name=self.name)
         return output, self.out
 
-    def _in_place(self, output: Array | None) -> bool:
+    def _in_place(self, output: Array | None, options: Options) -> bool:
         if output is None:
             return True
         in_place = check_output(output, self.arrays, name=self.name)
-        if in_place and any(self.halo):
+        if in_place and any(self.halo) and not options.crash_safe:
             raise ValueError(
                 f"{self.name} has a halo, so out must not be one of its arguments: a chunk would be overwritten while "
-                "its neighbours still read it; give another out"
+                "its neighbours still read it; give another out, or crash_safe=True, by which all chunks are computed "
+                "before any is overwritten"
             )
         return in_place
+
+    def _run_crash_safe(
+        self,
+        make_plan: Callable[[Sequence[Any], Array | None], Plan],
+        options: Options,
+        changed: Sequence[int],
+        output: Array | None,
+    ) -> None:
+        """Run a plan that changes some of the arguments, or an output, or both, each chunk once or not at all."""
+        inputs = reachable(self.inputs)
+        arrays = [inputs[k] for k in changed]
+        self._check_apart(changed)
+        target, same = None, []
+        if output is not None and self.out is not None:
+            # In place, the argument that the output is must be copied to shared memory once, if at all.
+            same = [k for k, value in enumerate(self.inputs) if _is_same(value, output)]
+            target = inputs[same[0]] if same else reachable([output])[0]
+            arrays.append(target)
+        given = output if target is None else target
+
+        def replaced(scratch: Sequence[Array]) -> Plan:
+            values = list(inputs)
+            for k, array in zip(changed, scratch, strict=False):  # an output's comes behind them
+                values[k] = array
+            return make_plan(values, scratch[-1] if target is not None else given)
+
+        whole = any(self.halo) and bool(same)
+        run_crash_safe(self.name, self.grid, arrays, replaced, options, whole=whole, filled=bool(changed))
+        originals = [*(self.inputs[k] for k in changed), *([] if target is None else [output])]
+        for original, array in zip(originals, arrays, strict=True):
+            if array is not original:
+                assert isinstance(original, np.ndarray)
+                original[...] = array
+
+    def _check_apart(self, changed: Sequence[int]) -> None:
+        arrays = [(k, value) for k, value in enumerate(self.inputs) if isinstance(value, np.ndarray)]
+        for k, one in arrays:
+            for position, other in arrays:
+                if k in changed and position != k and overlap(one, other):
+                    raise ValueError(
+                        f"{self.name}: arguments {k} and {position} share memory, and a crash-safe call changes each "
+                        "of its arrays by itself; give one of them, or a copy"
+                    )
 
     def _run(
         self,
@@ -317,7 +396,8 @@ class _Call:
         start: int = 0,
     ) -> None:
         run(plan, options, start=start)
-        if self.regular and self.kernel._jit and (self.out is not None or plan.in_place):
+        shared = all(one is other for one, other in (*copied, *zip(self.inputs, changed, strict=False)))
+        if shared and self.regular and self.kernel._jit and (self.out is not None or plan.in_place):
             self.kernel._plans.keep(self.args if self.out is None else (*self.args, self.out), plan)
         for output, target in copied:
             if target is not output:
@@ -326,6 +406,14 @@ class _Call:
             for value, shared in zip(self.inputs, changed, strict=True):
                 if shared is not value and isinstance(value, np.ndarray) and value.flags.writeable:
                     value[...] = shared
+
+
+def _is_writable(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.flags.writeable
+
+
+def _is_same(value: Any, output: Array) -> bool:
+    return isinstance(value, np.ndarray) and same_elements(value, output)
 
 
 def _arguments(count: int) -> str:
@@ -374,8 +462,10 @@ def chunkwise(
     Returns
     -------
     callable
-        `kernel(*arrays, out=None, chunks=None, pool=None, progress=False, timeout=None, retries=2)`; it gives the array
-        of the results, or None where the function works in place.
+        `kernel(*arrays, out=None, chunks=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`;
+        it gives the array of the results, or None where the function works in place. With `crash_safe=True` what is
+        changed in place is changed once or not at all, chunk by chunk, whatever dies
+        (docs/reliability_exactly_once.md); a function with a halo may then write over its own argument.
 
     Examples
     --------

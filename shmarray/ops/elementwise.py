@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,17 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
-from shmarray.engine import Options, check_output, plan_elementwise, plan_items, run
+from shmarray.chunks import ChunkGrid
+from shmarray.engine import (
+    Options,
+    Plan,
+    check_output,
+    default_chunks,
+    plan_elementwise,
+    plan_items,
+    run,
+    run_crash_safe,
+)
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -77,23 +88,42 @@ class Elementwise:
         results = [] if outputs else [new_result(shape, dtype) for dtype in dtypes]
         outputs = outputs or [result.view(np.ndarray) for result in results]
         chunks = chunks_for(shape, [*(out if isinstance(out, tuple) else (out,)), *args])
-        joins = self._jit and not self._debug
-        inputs = reachable_if_large(inputs) if joins else reachable(inputs)
+        joins = self._jit and not self._debug and not options.workers_alone
+        operands = reachable_if_large(inputs) if joins else reachable(inputs)
         targets = outputs if joins else reachable(outputs)
-        if self._jit:
-            kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
-            plan = plan_elementwise(name, kernel, inputs, targets, chunks=chunks, in_place=in_place, caller_joins=joins)
+        if options.crash_safe and out is not None and targets[0].size:
+            grid = ChunkGrid(shape, default_chunks(targets[0]) if chunks is None else chunks)
+            run_crash_safe(
+                name, grid, targets, lambda scratch: self._plan(signature, operands, scratch, grid.chunks), options
+            )
         else:
-            plan = plan_items(name, by_value(self.__wrapped__), inputs, targets, chunks=chunks, in_place=in_place)
-        run(plan, options)
+            plan = self._plan(signature, operands, targets, chunks, in_place=in_place)
+            run(plan, options)
+            if isinstance(out, SharedArray) and all(map(operator.is_, (*operands, *targets), (*inputs, *outputs))):
+                self._plans.keep((*args, out), plan)
         for output, target in zip(outputs, targets, strict=True):
             if target is not output:  # a private output: workers wrote to a copy
                 output[...] = target
         if out is not None:
-            if isinstance(out, SharedArray):
-                self._plans.keep((*args, out), plan)
             return out
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _plan(
+        self,
+        signature: Signature,
+        inputs: Sequence[Any],
+        outputs: Sequence[Array],
+        chunks: tuple[int, ...] | None,
+        *,
+        in_place: bool = False,
+    ) -> Plan:
+        if not self._jit:
+            function = by_value(self.__wrapped__)
+            return plan_items(self.__name__, function, inputs, outputs, chunks=chunks, in_place=in_place)
+        kernel = self._kernel(signature, tuple(output.dtype for output in outputs))
+        return plan_elementwise(
+            self.__name__, kernel, inputs, outputs, chunks=chunks, in_place=in_place, caller_joins=not self._debug
+        )
 
     # ------------------------------------------------------------------ compilation
 
@@ -180,8 +210,10 @@ def elementwise(
     Returns
     -------
     callable
-        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2)`. `out` is a SharedArray (a tuple
-        of them for several results); it may be an argument itself (in place) but must not overlap one otherwise.
+        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`. `out` is a
+        SharedArray (a tuple of them for several results); it may be an argument itself (in place) but must not overlap
+        one otherwise. With `crash_safe=True` each chunk of `out` is computed once or not at all, whatever dies
+        (docs/reliability_exactly_once.md).
 
     Examples
     --------

@@ -7,6 +7,7 @@ processes. All methods but `is_told` are for whoever holds the pool's lock.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 import weakref
@@ -195,7 +196,7 @@ class Crew:
             del worker.kernels[oldest]
             channel.send(("forget", oldest))
         for key, reference in ticket.segments.items():
-            if key in worker.lent:
+            if key in worker.lent and (key not in ticket.leased or key in worker.leased):
                 segment = reference()
                 if segment is not None and ticket.runs_python:
                     registry.lent(segment, may_be_kept=True)
@@ -206,6 +207,10 @@ class Crew:
                 registry.lent(segment, may_be_kept=ticket.runs_python)
                 fd = segment.open_unlocked()
                 try:
+                    if key in ticket.leased:
+                        # The worker's mapping keeps this open file, and so its lock, until the worker is gone.
+                        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                        worker.leased.add(key)
                     # All of the file's room: reused, it may hold a larger array than now, under the same key.
                     room = max(segment.mapping.capacity, 1)
                     channel.send(("map", key, room, segment.mode == "r+"), [fd])
@@ -227,6 +232,7 @@ class Crew:
             known: set[Any] = worker.lent if kind == "unmap" else worker.told
             if value in known:
                 known.discard(value)
+                worker.leased.discard(value)
                 with contextlib.suppress(ChannelClosedError):
                     worker.channel.send((kind, value))
 

@@ -61,12 +61,13 @@ class WorkerProcess:
 
     __slots__ = (
         *("_exit", "_kills_before", "_pidfd"),
-        *("channel", "kernels", "lane", "lent", "pid", "settings", "told"),
+        *("channel", "kernels", "lane", "leased", "lent", "pid", "settings", "told"),
     )
 
     def __init__(self, lane: int, page_fd: int, output_fds: tuple[int, int, int]) -> None:
         self.lane = lane
         self.lent: set[tuple[int, int]] = set()  #: keys of the segments it has mapped
+        self.leased: set[tuple[int, int]] = set()  #: those of them that its mapping keeps alive
         self.told: set[int] = set()  #: numbers of the jobs it knows
         self.kernels: dict[int, None] = {}  #: numbers of the kernels it knows, the oldest first
         self.settings: Any = None  #: what it was told of configuration and logging

@@ -193,6 +193,7 @@ class Round:
     def _abort(self, interrupt: held_back) -> None:
         """Leave the page closed and quiet, whatever it takes."""
         crew = self.crew
+        on_unknown = None if self.ticket is None else self.ticket.on_unknown
         self.watch = self.deadline = self.ticket = None
         closing, crew.closing = crew.closing, False
         try:
@@ -220,6 +221,8 @@ class Round:
                     "place, their content is unknown",
                     sorted(self.running),
                 )
+                if on_unknown is not None:
+                    on_unknown(sorted(self.running), "of unknown content: the call was interrupted")
         finally:
             crew.closing = closing
 

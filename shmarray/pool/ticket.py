@@ -33,9 +33,13 @@ class JobTicket:
         What its lanes must have mapped; the caller holds these while it dispatches.
     kernels : sequence of (int, bytes)
         Numbers and payloads of machine code.
+    leased : frozenset of SegmentKey
+        Segments that a worker keeps alive while it maps them, as any holder does. Others it only borrows.
+    on_unknown : callable, optional
+        Told (chunks, why) when a call ends by an exception of the caller's, and workers were ended at these chunks.
     """
 
-    __slots__ = ("kernels", "name", "number", "runs_python", "segments", "spec")
+    __slots__ = ("kernels", "leased", "name", "number", "on_unknown", "runs_python", "segments", "spec")
 
     def __init__(
         self,
@@ -44,11 +48,14 @@ class JobTicket:
         name: str,
         segments: Mapping[SegmentKey, weakref.ref[Segment]],
         kernels: Sequence[tuple[int, bytes]],
+        leased: frozenset[SegmentKey] = frozenset(),
+        on_unknown: Callable[[list[int], str], object] | None = None,
     ) -> None:
         self.number = next(_numbers)
         self.name = name
         self.segments = segments
         self.kernels = kernels
+        self.leased, self.on_unknown = leased, on_unknown
         self.runs_python = bool(getattr(job, "runs_python", False))
         self.spec = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
 

@@ -6,6 +6,7 @@ nothing here looks beyond it.
 
 from __future__ import annotations
 
+from shmarray.registry import condition
 from shmarray.registry.attachment import adopt, attach
 from shmarray.registry.creation import check_shape, create
 from shmarray.registry.listing import SegmentInfo, Usage, info, usage
@@ -22,6 +23,7 @@ __all__ = [
     "attach",
     "attach_reference",
     "check_shape",
+    "condition",
     "create",
     "export",
     "gc",

@@ -37,6 +37,7 @@ from shmarray.segment import libc
 from shmarray.segment.descriptor import (
     DESCRIPTOR_NBYTES,
     EXPORTED,
+    SCRATCH,
     USER_LOCK,
     Descriptor,
     Words,
@@ -49,7 +50,7 @@ from shmarray.segment.mapping import DIRECTORY, Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment"]
+__all__ = ["adopt", "attach", "attach_file", "check_mode", "second_segment", "settled"]
 
 _PATIENCE_S = 10.0
 
@@ -104,9 +105,9 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
     while True:
         mapping = store.share(file_name)
         if mapping is not None:
-            return second_segment(mapping, mode)
+            return settled(second_segment(mapping, mode))
         try:
-            return attach_file(file_name, namespace, name, mode)
+            return settled(attach_file(file_name, namespace, name, mode))
         except SegmentNotFoundError:
             if timeout_s is None:
                 raise
@@ -116,6 +117,16 @@ def attach(name: str, *, mode: str = "r+", timeout_s: float | None = None) -> Se
                 raise
             time.sleep(min(pause_s, until_s - now))
             pause_s = min(2 * pause_s, 0.01)
+
+
+def settled(segment: Segment) -> Segment:
+    """The same segment; a crash-safe call on it whose caller has died is finished first."""
+    page = segment.mapping.page
+    if page and page[SCRATCH]:
+        from shmarray.registry.replay import look_after
+
+        look_after(segment.mapping.parent or segment.mapping)
+    return segment
 
 
 def second_segment(mapping: Mapping, mode: str) -> Segment:
@@ -286,12 +297,12 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
             return None
         os.pwrite(fd, b"\1", size - DESCRIPTOR_NBYTES + EXPORTED)
         libc.fence()  # our word before our second reading
-        again = read_page(fd, size)
-        if again[:USER_LOCK] != page[:USER_LOCK] or Words.of_page(again).generation != generation:
+        if not _is_still(page, fd, size):
             return None
     descriptor = Descriptor.unpack(page, capacity=size - DESCRIPTOR_NBYTES, label=shown)
     if name is not None and descriptor.name != name:
-        if _is_at(fd, f"{DIRECTORY}/{public_name(config.namespace, name)}"):
+        # Read once more after the look at the name: taken back twice meanwhile, it may be `name` again.
+        if _is_at(fd, f"{DIRECTORY}/{public_name(config.namespace, name)}") and _is_still(page, fd, size):
             raise CorruptSegmentError(
                 f"the file of array {name!r} says that it is {descriptor.name!r}: it was renamed or copied by hand; "
                 "rename it back, or remove it",
@@ -300,6 +311,12 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
         # Opened before its owner took it back and gave it another name: look again.
         return None
     return descriptor
+
+
+def _is_still(page: bytes, fd: int, size: int) -> bool:
+    """Whether a file's descriptor is what it was when `page` was read, with no owner in between."""
+    now = read_page(fd, size)
+    return now[:USER_LOCK] == page[:USER_LOCK] and Words.of_page(now).generation == Words.of_page(page).generation
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -434,8 +434,8 @@ def _claim(mapping: Mapping, name: str, *, replace: bool) -> bool:
             else:
                 libc.rename_noreplace(mapping.path or "", f"{DIRECTORY}/{wanted}")
         except FileExistsError:
-            # Perhaps a crash has left it.
-            if attempt or not reclaim.reclaim_name(wanted, namespace):
+            # Perhaps another thread is about to give it up, or a crash has left it.
+            if attempt or not (store.await_drops(wanted) or reclaim.reclaim_name(wanted, namespace)):
                 return False
             continue
         except OSError as error:

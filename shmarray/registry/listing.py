@@ -16,12 +16,20 @@ import numpy as np
 
 from shmarray.configuration import config
 from shmarray.registry.attachment import _check_file, _not_found, _open
+from shmarray.registry.condition import unpack_reason
 from shmarray.registry.names import check_name, is_private, is_public, label_of, public_name
 from shmarray.registry.reclaim import file_names
 from shmarray.registry.removal import OPEN_FLAGS, read_page
 from shmarray.registry.reserve import free_nbytes
 from shmarray.registry.store import store
-from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, Descriptor, Words, is_known_layout
+from shmarray.segment.descriptor import (
+    DESCRIPTOR_NBYTES,
+    REASON,
+    REASON_NBYTES,
+    Descriptor,
+    Words,
+    is_known_layout,
+)
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["SegmentInfo", "Usage", "info", "list_segments", "usage", "used_nbytes"]
@@ -47,7 +55,9 @@ class SegmentInfo(NamedTuple):
     holders : tuple of int
         Pids that map it, as far as visible from here.
     dirty : bool
-        A crash-safe call was cut short: the next opener rolls it forward.
+        Some of its content is unknown, or a crash-safe call on it is under way or was cut short.
+    dirty_reason : str
+        What is known of that, for people; "" where it is not dirty.
     """
 
     name: str | None
@@ -60,6 +70,7 @@ class SegmentInfo(NamedTuple):
     creator_pid: int
     holders: tuple[int, ...]
     dirty: bool
+    dirty_reason: str = ""
 
 
 class Usage(NamedTuple):
@@ -109,7 +120,7 @@ def list_segments() -> list[SegmentInfo]:
         except (OSError, ValueError):
             continue
     holders = _holders({key for key, _, _ in found})
-    infos = [_info(descriptor, words, holders.get(key, ())) for key, descriptor, words in found]
+    infos = [_info(descriptor, page, holders.get(key, ())) for key, descriptor, page in found]
     infos.sort(key=lambda one: (one.name is None, one.name or "", one.created))
     return infos
 
@@ -125,11 +136,11 @@ def info(name: str) -> SegmentInfo:
         Its descriptor cannot be believed.
     """
     namespace = config.namespace
-    key, descriptor, words = _read(public_name(namespace, check_name(name)), namespace)
-    return _info(descriptor, words, _holders({key}).get(key, ()))
+    key, descriptor, page = _read(public_name(namespace, check_name(name)), namespace)
+    return _info(descriptor, page, _holders({key}).get(key, ()))
 
 
-def _read(file_name: str, namespace: str) -> tuple[tuple[int, int], Descriptor, Words]:
+def _read(file_name: str, namespace: str) -> tuple[tuple[int, int], Descriptor, bytes]:
     shown = label_of(file_name) if is_public(file_name) else file_name
     path = f"{DIRECTORY}/{file_name}"
     # No lock is taken: to be looked at must not look like being held.
@@ -141,12 +152,13 @@ def _read(file_name: str, namespace: str) -> tuple[tuple[int, int], Descriptor, 
             raise _not_found(shown, namespace)  # being taken back
         descriptor = Descriptor.unpack(page, capacity=size - DESCRIPTOR_NBYTES, label=shown)
         status = os.fstat(fd)
-        return (status.st_dev, status.st_ino), descriptor, Words.of_page(page)
+        return (status.st_dev, status.st_ino), descriptor, page
     finally:
         os.close(fd)
 
 
-def _info(descriptor: Descriptor, words: Words, holders: tuple[int, ...]) -> SegmentInfo:
+def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> SegmentInfo:
+    dirty = bool(Words.of_page(page).dirty)
     return SegmentInfo(
         name=descriptor.name,
         shape=descriptor.shape,
@@ -157,7 +169,8 @@ def _info(descriptor: Descriptor, words: Words, holders: tuple[int, ...]) -> Seg
         created=descriptor.created_ns / 1e9,
         creator_pid=descriptor.creator_pid,
         holders=holders,
-        dirty=bool(words.dirty),
+        dirty=dirty,
+        dirty_reason=unpack_reason(page[REASON : REASON + REASON_NBYTES]) if dirty else "",
     )
 
 

@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import enum
 import os
 import stat
 import time
@@ -26,6 +27,7 @@ from shmarray.registry.removal import OPEN_FLAGS, is_at, read_page, try_exclusiv
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, Descriptor, Words, is_known_layout
 from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["file_names", "gc", "reclaim_name", "step", "unlink", "unlink_file"]
@@ -33,6 +35,8 @@ __all__ = ["file_names", "gc", "reclaim_name", "step", "unlink", "unlink_file"]
 #: gc within creation: how often a round begins, and how many files one creation looks at.
 _ROUND_S = 5.0
 _STEP = 4
+#: How long a creation waits for somebody who is removing the old file of its name.
+_PATIENCE_S = 1.0
 
 
 def file_names(namespace: str) -> list[str]:
@@ -63,8 +67,13 @@ def _reclaim(file_name: str, namespace: str) -> str | None:
         if is_known_layout(page):
             if not is_private(file_name):
                 descriptor = Descriptor.unpack(page, capacity=status.st_size - DESCRIPTOR_NBYTES, label=label)
-                if descriptor.keep or Words.of_page(page).is_in_flight:
+                words = Words.of_page(page)
+                if descriptor.keep or words.is_in_flight:
                     return None
+                if words.journal:  # a call was cut short: what it committed is put in place before this goes
+                    from shmarray.registry.replay import replay_held
+
+                    replay_held(fd, file_name, namespace)
         elif not is_private(file_name) or any(page[:12]):
             return None  # a private file of zeros is one whose maker died before it wrote anything
         with store, store.names.held(namespace):
@@ -152,8 +161,38 @@ def step(namespace: str) -> None:
 
 
 def reclaim_name(file_name: str, namespace: str) -> bool:
-    """Remove the file in the way of a creation, if nobody holds it."""
-    return _reclaim(file_name, namespace) is not None
+    """Remove the file in the way of a creation, if nobody holds it; whether the name is free now, or was lately."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while _reclaim(file_name, namespace) is None:
+        holders = _holders(f"{DIRECTORY}/{file_name}")
+        if holders is not _Holders.REMOVER or time.monotonic() > until_s:
+            return holders is _Holders.NO_FILE
+        time.sleep(50e-6)
+    return True
+
+
+class _Holders(enum.Enum):
+    """Who has locked a file."""
+
+    NO_FILE = enum.auto()
+    REMOVER = enum.auto()  # somebody who found that nobody holds it, and is about to remove it
+    OTHERS = enum.auto()
+
+
+def _holders(path: str) -> _Holders:
+    try:
+        fd = os.open(path, OPEN_FLAGS)
+    except FileNotFoundError:
+        return _Holders.NO_FILE
+    except OSError:
+        return _Holders.OTHERS
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return _Holders.OTHERS if os.fstat(fd).st_nlink else _Holders.NO_FILE
+    except BlockingIOError:
+        return _Holders.REMOVER
+    finally:
+        os.close(fd)
 
 
 def unlink_file(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import SegmentNotFoundError
-from shmarray.registry.attachment import adopt, attach_file, check_mode, second_segment
+from shmarray.registry.attachment import adopt, attach_file, check_mode, second_segment, settled
 from shmarray.registry.names import is_public, label_of
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
@@ -94,13 +94,13 @@ def attach_reference(reference: SegmentReference, *, mode: str = "r+") -> Segmen
     mapping = store.share_key(key, created_ns)
     if mapping is not None:
         mapping.words[DEADLINE >> 3] = 0
-        return second_segment(mapping, mode)
+        return settled(second_segment(mapping, mode))
     label = label_of(file_name) if is_public(file_name) else None
     try:
         segment = attach_file(file_name, namespace, label, mode, key=key)
         if segment.descriptor.created_ns == created_ns:
             _set_deadline(segment.mapping, 0)
-            return segment
+            return settled(segment)
     except SegmentNotFoundError:
         pass
     raise SegmentNotFoundError(

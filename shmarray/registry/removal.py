@@ -65,7 +65,7 @@ def destroy(names: NamespaceLock, file_name: str, namespace: str, key: tuple[int
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) != key or not try_exclusive(fd):
                 return False
-            if not is_private(file_name) and Words.of_page(read_page(fd, status.st_size)).is_in_flight:
+            if not is_private(file_name) and Words.of_page(read_page(fd, status.st_size)).is_needed:
                 return False
             if ARMED:
                 reach("destroy.unlink")
@@ -89,7 +89,7 @@ def destroy_held(names: NamespaceLock, mapping: Mapping) -> bool:
     with names.held(mapping.namespace, timeout_s=0.5):
         if not try_exclusive(mapping.fd) or not is_at(path, mapping.key):
             return False
-        if Words.of_page(read_page(mapping.fd, mapping.length)).is_in_flight:
+        if Words.of_page(read_page(mapping.fd, mapping.length)).is_needed:
             fcntl.flock(mapping.fd, fcntl.LOCK_SH)
             return False
         os.unlink(path)

@@ -19,6 +19,7 @@ Invariants
 from __future__ import annotations
 
 import os
+import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ __all__ = ["Store", "hide", "store"]
 _GIB = 1 << 30
 #: More than this many kept mappings would only be descriptors spent.
 _MAX_PARKED = 256
+#: How long to wait for another thread of this process to give a name up.
+_PATIENCE_S = 1.0
 #: How much larger than asked for a reused mapping may be: a quarter.
 _SLACK_SHIFT = 2
 
@@ -71,6 +74,8 @@ class Store:
         self._parked_by_capacity: dict[int, list[Mapping]] = {}
         self._guards = Guards()
         self._pending: deque[Mapping] = deque()
+        #: File names of what threads are destroying right now.
+        self._leaving: dict[Mapping, str | None] = {}
         self._watchers: list[Callable[[tuple[int, int]], None]] = []
         self._finalizer: Any = None
         self._fd_budget = -1
@@ -270,10 +275,30 @@ class Store:
                     return
                 try:
                     ended = self._take_ended()
+                    self._leaving.update((mapping, mapping.file_name) for mapping in ended)
                 finally:
                     self.lock.release()
                 for mapping in ended:
-                    self.discard(mapping)
+                    try:
+                        self.discard(mapping)
+                    finally:
+                        del self._leaving[mapping]
+
+    def await_drops(self, file_name: str) -> bool:
+        """Wait while this process is giving up `file_name`; whether it was.
+
+        A thread that drops an array while another is in a locked section leaves the work to that one, and may want the
+        name again before it is done.
+        """
+        waited, until_s = False, time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until_s:
+            self._drain()
+            with self.lock:
+                if not self._pending and file_name not in self._leaving.values():
+                    return waited
+            waited = True
+            time.sleep(50e-6)
+        return waited
 
     def _take_ended(self) -> list[Mapping]:
         """Count the pending releases; park what can be, and return what is to be discarded."""

@@ -18,14 +18,16 @@ last of the file. So a program that knows nothing of us reads the array at the s
               24  nbytes          8   |  bytes of data; the file may have room for more
               32  created         8   |  CLOCK_REALTIME in ns, to be shown; no decision reads it
               40  creator_pid     4   |  to be shown; no decision reads it
-              44  flags           4   |  1 keep, 2 has chunks, 4 crash-safe scratch named below
+              44  flags           4   |  1 keep, 2 has chunks
               48  shape           8 x ndim, chunks 8 x ndim, name, dtype     <- body_end
             3072  user lock      64   a robust pthread mutex between processes      } changeable words,
             3136  generation      8   even: live; odd: parked by its owner          } outside the
             3144  exported        8   not 0: others may know the pages, never reuse } checksum
             3152  deadline        8   a handle is in flight until then (CLOCK_BOOTTIME, ns; 0: none)
-            3160  dirty           8   reserved: a crash-safe call is under way
-            3328  scratch       256   reserved: file name of that call's scratch, NUL-padded
+            3160  dirty           8   1: content unknown, 2: a crash-safe call is under way or was cut short
+            3168  journal         8   not 0: the data are such a call's scratch, replayed before they go
+            3328  scratch       256   file name of the scratch of the call under way, NUL-padded
+            3584  reason        512   why it is dirty, for people; UTF-8, NUL-padded
 
 All integers are little-endian. Everything not named is zero.
 
@@ -52,7 +54,12 @@ __all__ = [
     "DIRTY",
     "EXPORTED",
     "GENERATION",
+    "JOURNAL",
     "MAGIC",
+    "REASON",
+    "REASON_NBYTES",
+    "SCRATCH",
+    "SCRATCH_NBYTES",
     "USER_LOCK",
     "VERSION",
     "WORDS",
@@ -67,12 +74,14 @@ DESCRIPTOR_NBYTES = 4096
 
 USER_LOCK = 3072
 WORDS = 3136
-GENERATION, EXPORTED, DEADLINE, DIRTY = 3136, 3144, 3152, 3160
+GENERATION, EXPORTED, DEADLINE, DIRTY, JOURNAL = 3136, 3144, 3152, 3160, 3168
+SCRATCH, SCRATCH_NBYTES = 3328, 256
+REASON, REASON_NBYTES = 3584, 512
 
 _HEAD = struct.Struct("<8sIIHHHBBQQII")
 _TAIL = struct.Struct("<HHHBBQQII")  # the checksummed part of the head
 _START = struct.Struct("<8sII")
-_WORDS = struct.Struct("<4Q")
+_WORDS = struct.Struct("<5Q")
 _KEEP, _CHUNKS = 1, 2
 _MAX_NDIM = 64
 _GRIDS = [struct.Struct(f"<{2 * ndim}Q") for ndim in range(_MAX_NDIM + 1)]
@@ -85,6 +94,7 @@ class Words(NamedTuple):
     exported: int
     deadline_ns: int
     dirty: int
+    journal: int
 
     @classmethod
     def of_page(cls, page: bytes) -> Words:
@@ -95,6 +105,11 @@ class Words(NamedTuple):
     def is_in_flight(self) -> bool:
         """Whether a handle's time has not run out. Suspended time counts; clock changes do not."""
         return self.deadline_ns > time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the file stays although nobody holds it: for a handle, or to finish a call that was cut short."""
+        return bool(self.journal) or self.is_in_flight
 
 
 class Descriptor(NamedTuple):

@@ -1,0 +1,83 @@
+"""Is an array's content what its users think?
+
+Not where a worker died while it changed a chunk in place, or a crash-safe call was cut short between two of its parts.
+The array itself remembers that, in words of its descriptor page outside the checksum: whoever opens it later can ask.
+
+Invariant: nothing but the user's word (:func:`clean`) takes the mark of unknown content away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shmarray.errors import ShmArrayError
+from shmarray.segment.descriptor import DIRTY, REASON, REASON_NBYTES, SCRATCH
+
+if TYPE_CHECKING:
+    from shmarray.segment import Segment
+    from shmarray.segment.mapping import Mapping
+
+__all__ = ["UNDER_WAY", "UNKNOWN", "clean", "is_dirty", "mark_dirty", "pack_reason", "reason_of", "unpack_reason"]
+
+#: Bits of the word `dirty`.
+UNKNOWN, UNDER_WAY = 1, 2
+
+_DIRTY = DIRTY >> 3
+
+
+def mark_dirty(segment: Segment, reason: str) -> None:
+    """Note that the content of some of the segment is unknown; nothing for what has no writable page of ours."""
+    mapping = _page_of(segment)
+    if mapping is not None:
+        mapping.page[REASON : REASON + REASON_NBYTES] = pack_reason(reason)
+        mapping.words[_DIRTY] |= UNKNOWN
+
+
+def clean(segment: Segment) -> None:
+    """Take the marks away; a crash-safe call that was cut short is finished first.
+
+    Raises
+    ------
+    ShmArrayError
+        When such a call is under way.
+    """
+    mapping = _page_of(segment)
+    if mapping is not None:
+        if mapping.page[SCRATCH]:
+            from shmarray.registry.replay import look_after, scratch_named_in
+
+            look_after(mapping)
+            if scratch_named_in(mapping.page):
+                raise ShmArrayError(
+                    f"a crash-safe call on array {mapping.descriptor.name or mapping.file_name!r} is under way; it can "
+                    "be declared clean when that has ended"
+                )
+        mapping.words[_DIRTY] &= ~UNKNOWN
+        mapping.page[REASON : REASON + REASON_NBYTES] = bytes(REASON_NBYTES)
+
+
+def is_dirty(segment: Segment) -> bool:
+    """Whether some of its content is unknown, or a crash-safe call on it is under way or was cut short."""
+    words = segment.mapping.words
+    return bool(len(words) and words[_DIRTY])
+
+
+def reason_of(segment: Segment) -> str:
+    """Why it is dirty; "" where it is not."""
+    page = segment.mapping.page
+    return unpack_reason(page[REASON : REASON + REASON_NBYTES].tobytes()) if len(page) else ""
+
+
+def pack_reason(reason: str) -> bytes:
+    """A text as it stands in the page: cut between characters, NUL-padded."""
+    return reason.encode()[: REASON_NBYTES - 1].decode(errors="ignore").encode().ljust(REASON_NBYTES, b"\0")
+
+
+def unpack_reason(field: bytes) -> str:
+    """The text; whatever is there is shown, and nothing of it believed."""
+    return field.partition(b"\0")[0].decode(errors="replace")
+
+
+def _page_of(segment: Segment) -> Mapping | None:
+    mapping = segment.mapping
+    return None if mapping.foreign or mapping.mode != "r+" else mapping

@@ -1,0 +1,216 @@
+"""Callers killed in the middle of a crash-safe call: each chunk is done or as it was, and the next opener finishes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash.prelude import PRELUDE
+from tests.processes import run_python
+
+#: Two arrays of 6 chunks that one kernel changes together, in windows of 2 chunks, and what must hold after a kill.
+SETTING = (
+    PRELUDE
+    + """
+import logging
+import shmarray as sa
+from shmarray.engine import commit
+from shmarray.pool import worker
+
+CHUNK, N = 16, 6
+commit.WINDOW_NBYTES, commit._CHUNKS_A_LANE = 2 * 2 * CHUNK * 8, 1
+
+
+@sa.elementwise(jit=False)
+def turn(x, y):
+    return x + 1000, y * 2 + 1
+
+
+def begin():
+    for name in ("x", "y"):
+        sa.array(np.arange(N * CHUNK), name=name, keep=True, chunks=CHUNK, if_exists="replace")
+
+
+def call(alone=True):
+    if alone:
+        worker._current = "this process does the chunks itself"  # as inside a worker: every step is in one process
+    x, y = sa.open("x"), sa.open("y")
+    turn(x, y, out=(x, y), crash_safe=True)
+
+
+def look():
+    # How many chunks are done, after a check that these are the first, whole, in both arrays, and known.
+    x, y = np.asarray(sa.open("x")).reshape(N, CHUNK), np.asarray(sa.open("y")).reshape(N, CHUNK)
+    old = np.arange(N * CHUNK).reshape(N, CHUNK)
+    done = int((x == old + 1000).all(axis=1).sum())
+    assert (x[:done] == old[:done] + 1000).all() and (x[done:] == old[done:]).all()
+    assert (y[:done] == old[:done] * 2 + 1).all() and (y[done:] == old[done:]).all()
+    assert done % 2 == 0, done  # windows are committed whole
+    return done
+
+
+def check_pages(done):
+    for name in ("x", "y"):
+        info = sa.registry.info(name)
+        assert info.dirty == (0 < done < N), (info, done)
+        assert not info.dirty or f"chunks 0 to {done - 1} of 6 are done" in info.dirty_reason, info
+        array = sa.open(name)
+        assert array.dirty == info.dirty
+        array.clean()
+        assert not array.dirty and not sa.registry.info(name).dirty
+    registry.gc()  # killed when all was done but the scratch not yet removed, there was nothing for an opener to do
+    assert files() == [f"{NAMESPACE}~x", f"{NAMESPACE}~y"], files()
+
+
+def end():
+    for name in ("x", "y"):
+        sa.unlink(name)
+
+
+begin()
+call()  # what children would load anew, each of them, is loaded now
+worker._current = None
+"""
+)
+
+
+def run(code: str, **keywords) -> str:
+    return run_python(SETTING + code + "\nend()\n", timeout_s=100, **keywords).stdout
+
+
+@pytest.mark.parametrize(("finisher", "points"), [("opener", ["commit", "copy"]), ("gc", ["commit"])])
+def test_killed_at_any_step_each_chunk_is_done_or_as_it_was_and_is_finished(finisher, points):
+    out = run(
+        f"""
+seen = set()
+for point in {points}:
+    for n in range(1, 200):
+        begin()
+        status = wait(fork(call, failpoint=f"{{point}}:{{n}}:kill"))
+        assert status in (0, -signal.SIGKILL), status
+        if {finisher!r} == "gc":
+            registry.gc()
+            assert files() == [NAMESPACE + "~x", NAMESPACE + "~y"], files()
+        done = look()
+        check_pages(done)
+        seen.add(done)
+        if not status:
+            assert done == N and n > 10, (point, done, n)
+            break
+    else:
+        raise AssertionError("it never completes")
+print(sorted(seen))
+"""
+    )
+    assert out == "[0, 2, 4, 6]\n"
+
+
+def test_an_opener_killed_while_it_finishes_leaves_that_to_the_next():
+    run(
+        """
+for n in range(1, 100):
+    begin()
+    assert wait(fork(call, failpoint="copy:5:kill")) == -signal.SIGKILL
+    status = wait(fork(look, failpoint=f"replay:{n}:kill"))
+    assert status in (0, -signal.SIGKILL), status
+    done = look()
+    assert 0 < done < N, done
+    check_pages(done)
+    if not status:
+        assert n > 5, n
+        break
+"""
+    )
+
+
+def test_killed_with_workers_at_work_the_next_opener_waits_for_these_and_finishes():
+    run(
+        """
+begin()
+for _ in range(3):
+    begin()
+    pid = fork(call, False)
+    x = np.asarray(sa.open("x"))
+    share = random.random()
+    deadline = time.monotonic() + 30
+    while (x >= 1000).mean() < share and time.monotonic() < deadline and not os.waitpid(pid, os.WNOHANG)[0]:
+        os.sched_yield()
+    else:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait(pid)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+    del x
+    check_pages(look())
+"""
+    )
+
+
+def test_a_holder_that_never_opened_it_again_can_finish_it_too():
+    run(
+        """
+begin()
+x = sa.open("x")
+assert wait(fork(call, failpoint="commit:7:kill")) == -signal.SIGKILL
+assert x.dirty and "next opener" in sa.registry.info("x").dirty_reason
+x.clean()
+assert not x.dirty
+done = look()
+assert 0 < done < N
+sa.open("y").clean()
+check_pages_of = [sa.registry.info(name).dirty for name in ("x", "y")]
+assert check_pages_of == [False, False]
+
+begin()
+x, y = sa.open("x"), sa.open("y")
+assert wait(fork(call, failpoint="commit:7:kill")) == -signal.SIGKILL
+worker._current = "alone"
+turn(x, y, out=(x, y), crash_safe=True)  # finishes the other's, and then does its own
+assert x[0] == 2000 and x[-1] == N * CHUNK - 1 + 1000
+assert x.dirty  # what the other left half done stays known
+x.clean(), y.clean()
+del x, y
+"""
+    )
+
+
+def test_while_a_call_is_under_way_others_see_that_and_change_nothing():
+    run(
+        """
+begin()
+pid = fork(call, failpoint="commit:7:stop")
+os.waitpid(pid, os.WUNTRACED)
+x, y = sa.open("x"), sa.open("y")
+before = np.asarray(x).copy()
+assert x.dirty and "is under way" in sa.registry.info("x").dirty_reason
+assert registry.gc() == []
+for refused in (x.clean, lambda: turn(x, y, out=(x, y), crash_safe=True)):
+    try:
+        refused()
+    except sa.ShmArrayError as error:
+        assert "under way" in str(error)
+    else:
+        raise AssertionError("it was not refused")
+assert (np.asarray(x) == before).all()
+os.kill(pid, signal.SIGCONT)
+assert wait(pid) == 0
+assert not x.dirty
+del x, y
+check_pages(look())
+"""
+    )
+
+
+def test_a_scratch_that_somebody_removed_leaves_the_array_dirty():
+    run(
+        """
+begin()
+assert wait(fork(call, failpoint="commit:7:kill")) == -signal.SIGKILL
+for name in files():
+    if "~." in name:
+        os.unlink(f"/dev/shm/{name}")
+assert sa.open("x").dirty
+assert "has been removed" in sa.registry.info("x").dirty_reason
+sa.open("x").clean()
+"""
+    )
