@@ -208,8 +208,8 @@ def _count_keys(source, target, shift, places):
     for key in source:
         places[(np.uint64(key) >> by) & _DIGIT] += 1
     total = 0
-    for digit in range(256):
-        total, places[digit] = total + places[digit], total
+    for value in range(256):
+        total, places[value] = total + places[value], total
     for key in source:
         digit = (np.uint64(key) >> by) & _DIGIT
         target[places[digit]] = key
@@ -274,9 +274,10 @@ def sort_keys(source, target, spare):
     first = _lowest_digit(differing)
     if not _count_all_keys(source, target, spare, differing, first):
         target[:] = spare
-    if first > 0 and not _insert_keys(target, _MOVES * source.size):
-        if not _count_all_keys(source, target, spare, differing, 0):
-            target[:] = spare
+    if first == 0 or _insert_keys(target, _MOVES * source.size):
+        return
+    if not _count_all_keys(source, target, spare, differing, 0):
+        target[:] = spare
 
 
 @loop
@@ -286,8 +287,8 @@ def _count_pairs(source, origins, target, places_of, shift, places):
     for key in source:
         places[(np.uint64(key) >> by) & _DIGIT] += 1
     total = 0
-    for digit in range(256):
-        total, places[digit] = total + places[digit], total
+    for value in range(256):
+        total, places[value] = total + places[value], total
     for i in range(source.size):
         digit = (np.uint64(source[i]) >> by) & _DIGIT
         target[places[digit]] = source[i]
@@ -345,10 +346,11 @@ def sort_pairs(source, origins, target, target_origins, spare, spare_origins):
     if not _count_all_pairs(source, origins, target, target_origins, spare, spare_origins, differing, first):
         target[:] = spare
         target_origins[:] = spare_origins
-    if first > 0 and not _insert_pairs(target, target_origins, _MOVES * source.size):
-        if not _count_all_pairs(source, origins, target, target_origins, spare, spare_origins, differing, 0):
-            target[:] = spare
-            target_origins[:] = spare_origins
+    if first == 0 or _insert_pairs(target, target_origins, _MOVES * source.size):
+        return
+    if not _count_all_pairs(source, origins, target, target_origins, spare, spare_origins, differing, 0):
+        target[:] = spare
+        target_origins[:] = spare_origins
 
 
 # -- all buckets, and rows

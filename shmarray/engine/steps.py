@@ -88,7 +88,8 @@ def plan_step(
         A task writes what it reads.
     """
     operands: list[Operand] = []
-    places, words = [], []
+    places: list[tuple[int, Any]] = []
+    words: list[int] = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):
             operand = Operand.of(argument)

@@ -99,7 +99,7 @@ def _sums(keys: Array, low: int, n_bins: int, values: Array) -> Array:
     dtype = {"f": np.float64, "u": np.uint64}.get(values.dtype.kind, np.int64)
     sums = scratch((n_tasks, n_bins), dtype, like=keys)
     run_step("histograms.add_by_key", [keys, low, values, step, sums], n_tasks)
-    total: Array = np.add.reduce(sums, axis=0)
+    total: Array = sums.sum(axis=0)
     return total
 
 
@@ -110,7 +110,8 @@ def _extremes(keys: Array, low: int, n_bins: int, values: Array, how: str) -> Ar
     loop = "smallest_by_key" if how == "min" else "largest_by_key"
     run_step(f"histograms.{loop}", [keys, low, values, step, found, seen], n_tasks)
     join = np.minimum if how == "min" else np.maximum
-    best, known = found[0].copy(), seen[0] != 0
+    best: Array = found[0].copy()
+    known = seen[0] != 0
     for task in range(1, n_tasks):
         here = seen[task] != 0
         with np.errstate(invalid="ignore"):
@@ -169,7 +170,7 @@ def group_by(keys: Any, values: Any = None, how: str = "sum") -> Groups:
     """
     if how not in _HOW:
         raise ValueError(f"group_by: how must be one of {', '.join(_HOW)}; got {how!r}")
-    shared_keys = asarray(keys)
+    shared_keys: Any = asarray(keys)
     if shared_keys.dtype.kind not in "iu" or shared_keys.ndim != 1:
         raise TypeError(
             f"group_by takes a one-dimensional array of integers as keys; got {shared_keys.dtype} of shape "
@@ -188,6 +189,7 @@ def group_by(keys: Any, values: Any = None, how: str = "sum") -> Groups:
     low, high = int(np.min(shared_keys)), int(np.max(shared_keys))
     n_bins = high - low + 1
     names: Array | None = None
+    dtype = shared_keys.dtype
     if n_bins > max(1 << 16, shared_keys.size) or high >= 1 << 63:
         unique, inverse = np.unique(shared_keys, return_inverse=True)
         names, shared_keys, low, n_bins = plain(unique), inverse, 0, len(unique)
@@ -203,8 +205,5 @@ def group_by(keys: Any, values: Any = None, how: str = "sum") -> Groups:
     else:
         joined = _sums(numbers, low, n_bins, data)
     found = joined[there] / counts[there] if how == "mean" else joined[there]
-    if names is None:
-        names = (there + low).astype(plain(asarray(keys)).dtype)
-    else:
-        names = names[there]
+    names = (there + low).astype(dtype) if names is None else names[there]
     return Groups(_result(names), _result(found))

@@ -100,9 +100,7 @@ def _quantile(
     x = _flat(a, axis)
     if x is None or out is not None or keepdims or method != "linear" or any(v is not None for v in other.values()):
         return NotImplemented
-    # As NumPy: a Python number takes the array's precision.
-    q = np.asanyarray(q, dtype=x.dtype) if isinstance(q, int | float) and x.dtype.kind == "f" else np.asanyarray(q)
-    return _by_rank(x, q)
+    return _by_rank(x, np.asanyarray(q))
 
 
 @implements(np.percentile)
@@ -119,10 +117,12 @@ def _percentile(
     x = _flat(a, axis)
     if x is None or out is not None or keepdims or method != "linear" or any(v is not None for v in other.values()):
         return NotImplemented
-    return _by_rank(x, np.asanyarray(np.true_divide(q, x.dtype.type(100) if x.dtype.kind == "f" else 100)))
+    return _by_rank(x, np.asanyarray(np.true_divide(q, 100)))
 
 
 def _by_rank(x: Array, q: Array) -> Any:
+    if x.dtype == np.float32 or (q.dtype.kind == "f" and q.dtype != np.float64):
+        return NotImplemented  # in which precision NumPy works then differs between its versions
     if q.dtype.kind not in "iuf" or q.ndim > 1 or not ((q >= 0) & (q <= 1)).all() or not q.size:
         return NotImplemented  # among them the ones that NumPy refuses
     places = (x.size - 1) * q.ravel()

@@ -61,7 +61,8 @@ def _running(total_loop: str, running_loop: str, join: np.ufunc, start: float) -
     return version
 
 
-implements(np.cumsum)(_running("scans.sum_of_block", "scans.running_sum", np.add, -0.0))  # 0.0 + -0.0 would lose the sign
+# From -0.0 on: 0.0 + -0.0 would lose the sign.
+implements(np.cumsum)(_running("scans.sum_of_block", "scans.running_sum", np.add, -0.0))
 implements(np.cumprod)(_running("scans.product_of_block", "scans.running_product", np.multiply, 1))
 
 

@@ -1,8 +1,8 @@
 """`np.where`, `take`, `compress`, `extract`, `nonzero`, `putmask` and `clip` of large SharedArrays.
 
 `a[mask]` itself is NumPy's, on one core, as every index: a look at each of them would cost small ones more than large
-ones win. `np.compress(mask, a)` and `np.extract(mask, a)` are the same on all cores, and `np.putmask(a, mask, value)` is
-`a[mask] = value`.
+ones win. `np.compress(mask, a)` and `np.extract(mask, a)` are the same on all cores, and `np.putmask(a, mask, value)`
+is `a[mask] = value`.
 """
 
 from __future__ import annotations
@@ -189,4 +189,5 @@ def _clip(a: Any, a_min: Any = np._NoValue, a_max: Any = np._NoValue, out: Any =
     if kwargs or not isinstance(a, SharedArray) or out is not None:
         return NotImplemented
     low, high = (None if bound is np._NoValue else bound for bound in (low, high))
-    return NotImplemented if low is None and high is None else np.ndarray.clip(a, low, high)
+    method: Any = np.ndarray.clip
+    return NotImplemented if low is None and high is None else method(a, low, high)

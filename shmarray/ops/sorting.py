@@ -2,23 +2,22 @@
 
 Bits of items are sorted, by counting (`shmarray.kernels.sorting`): 32- and 64-bit integers and floats. All of it is
 stable, so `kind` and `stable` change nothing but one thing: an unstable sort of floats puts -0.0 before 0.0 (a stable
-one leaves equal zeros in their order) and gives every nan the same bits. Other dtypes, `order=` and axes of small extent
-on small arrays fall through to NumPy.
+one leaves equal zeros in their order) and gives every nan the same bits. Other dtypes, `order=` and small arrays fall
+through to NumPy.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from shmarray.array import SharedArray, implements
+from shmarray.array import implements
 from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
-from shmarray.ops.cells import FLOAT, FLOAT_EQUAL_ZEROS, Cells, code_of, signed, words_of
+from shmarray.ops.cells import FLOAT_EQUAL_ZEROS, Cells, code_of, signed, words_of
 from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, run_step, scratch
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from shmarray.array import SharedArray, implements
+from shmarray.array import implements
 from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, reduce_blocks
 
