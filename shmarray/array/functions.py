@@ -64,7 +64,7 @@ def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Imp
 
 
 class _Late:
-    """The entry of a function whose version is for large arrays, and in a module that is loaded with the first of them."""
+    """The entry of a function whose version is for large arrays, in a module that is loaded with the first of them."""
 
     __slots__ = ("home", "otherwise", "version")
 

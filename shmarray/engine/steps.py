@@ -38,8 +38,8 @@ Argument = Array | int | float
 Kind = str | tuple[np.dtype[Any], int, bool]
 
 
-#: Items of one block, by whether the last axis is reduced. Part of what a result's bits depend on: changing them changes
-#: results.
+#: Items of one block, by whether the last axis is reduced. Part of what a result's bits depend on: changing them
+#: changes results.
 BLOCK_ITEMS_BY_ROWS = 8192
 BLOCK_ITEMS_BY_COLUMNS = 512
 

@@ -1,4 +1,4 @@
-"""NumPy's functions on large SharedArrays, in parallel: NumPy's values, dtypes and errors, the same bits however they run.
+"""NumPy's functions on large SharedArrays, in parallel: NumPy's values, dtypes and errors, and the same bits always.
 
 What is compared is mostly just above the size where the parallel versions begin; each kernel is compiled once.
 """
@@ -169,7 +169,7 @@ def test_keys_that_agree_in_their_upper_bits_are_sorted_too():
 def test_what_cannot_be_sorted_so_is_numpys():
     a = sa.array(numbers("f8"))
     with pytest.raises(ValueError, match="kind|sort"):
-        np.sort(a, kind="slow")
+        np.sort(a, kind="nonsense")
     with pytest.raises(np.exceptions.AxisError):
         np.sort(a, axis=1)
     with pytest.raises(ValueError, match="kth"):
@@ -271,7 +271,8 @@ def test_running_sums_of_floats_are_as_near_to_the_truth_as_numpys():
 def test_histograms():
     for x in (numbers("f8"), np.round(numbers("f8") * 4), np.full(N, 2.0)):
         a = sa.array(x)
-        for options in ({}, {"bins": 256}, {"bins": 50, "range": (-1, 2)}, {"bins": 9, "density": True}, {"bins": [0, 1]}):
+        cases = {"bins": 256}, {"bins": 50, "range": (-1, 2)}, {"bins": 9, "density": True}, {"bins": [0, 1]}
+        for options in ({}, *cases):
             same(tuple(np.histogram(a, **options)), tuple(np.histogram(x, **options)))
     with pytest.raises(ValueError, match="finite"):
         np.histogram(sa.array(numbers("f8", special=True)))
