@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._jit import inlined, intrinsic, loop, overload
+from ._jit import inlined, intrinsic, overload, part
 
 LANES = 256
 
@@ -75,7 +75,7 @@ def folding(join: Callable[..., Any], term: Callable[..., Any]) -> Callable[...,
                 lanes[j] = joined(lanes[j], lanes[j + width])
         return lanes[0]
 
-    return loop(fold)
+    return part(fold)
 
 
 def accumulator_zero(x: Any) -> Any:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import inlined, loop
+from ._jit import inlined, loop, part
 
 __all__ = [
     "FLOAT",
@@ -200,7 +200,7 @@ def _lowest_digit(differing):
     return max(0, top - 23)
 
 
-@loop
+@part
 def _count_keys(source, target, shift, places):
     """One counting pass over keys; the places of digits are made on the way."""
     places[:] = 0
@@ -216,7 +216,7 @@ def _count_keys(source, target, shift, places):
         places[digit] += 1
 
 
-@loop
+@part
 def _insert_keys(keys, budget):
     """Insertion sort; false when it took more moves than `budget`."""
     for i in range(1, keys.size):
@@ -232,7 +232,7 @@ def _insert_keys(keys, budget):
     return True
 
 
-@loop
+@part
 def _count_all_keys(source, one, other, differing, first):
     """Counting passes from bit `first` on over the digits that differ; true when the result is in `one`."""
     places = np.empty(256, np.int64)
@@ -280,7 +280,7 @@ def sort_keys(source, target, spare):
         target[:] = spare
 
 
-@loop
+@part
 def _count_pairs(source, origins, target, places_of, shift, places):
     places[:] = 0
     by = np.uint64(shift)
@@ -296,7 +296,7 @@ def _count_pairs(source, origins, target, places_of, shift, places):
         places[digit] += 1
 
 
-@loop
+@part
 def _insert_pairs(keys, origins, budget):
     for i in range(1, keys.size):
         key, origin = keys[i], origins[i]
@@ -313,7 +313,7 @@ def _insert_pairs(keys, origins, budget):
     return True
 
 
-@loop
+@part
 def _count_all_pairs(source, origins, one, one_origins, other, other_origins, differing, first):
     places = np.empty(256, np.int64)
     in_one = False

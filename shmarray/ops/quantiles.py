@@ -14,6 +14,7 @@ import numpy as np
 from shmarray.array import implements
 from shmarray.configuration import config
 from shmarray.ops.cells import Cells, code_of, signed, words_of
+from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, run_step, scratch
 
 __all__ = ["items_of_rank"]
@@ -138,4 +139,8 @@ def _by_rank(x: Array, q: Array) -> Any:
     values = np.array(results).reshape(q.shape)
     if nans:
         values[...] = np.nan
-    return values[()]
+    if not values.ndim:
+        return values[()]
+    result = new_result(values.shape, values.dtype)
+    plain(result)[...] = values
+    return result

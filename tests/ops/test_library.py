@@ -337,7 +337,7 @@ def test_selection():
     places = np.random.default_rng(1).integers(-N, N, (2, N))
     same(np.take(a, sa.array(places)), np.take(x, places))
     with pytest.raises(IndexError):
-        np.take(a, sa.array(places + 1))
+        np.take(a, sa.array(places + N))
     same(np.clip(w, -1, 0.5), np.clip(wide, -1, 0.5))
     same(w.clip(min=0), wide.clip(min=0))
     np.putmask(w, m, 7)
