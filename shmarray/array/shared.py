@@ -54,6 +54,8 @@ _SCALARS = frozenset(
 
 #: Elements up to which an output is not worth the engine's attention, whatever the operands.
 _SMALL = 2048
+#: What `np.can_cast` knows ("same_value" it does not: that depends on the values).
+_CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
 
 # The two places where a setting may stand, bound here: `config.inline_nbytes` costs 0.4 µs, which is a third
 # of what a small ufunc may cost over NumPy's.
@@ -318,6 +320,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             and order == "K"
             and (copy or self.dtype != target_dtype)
             and wants_sharing(self.size * target_dtype.itemsize, target_dtype)
+            and casting in _CASTINGS
             and np.can_cast(self.dtype, target_dtype, casting)
         ):
             target = allocate(self.shape, target_dtype, axes=memory_axes(self))

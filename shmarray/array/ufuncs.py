@@ -130,6 +130,8 @@ _FORESEEN = {"out", "where", "dtype", "casting"}
 
 def _result_dtypes(ufunc: np.ufunc, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[np.dtype[Any], ...] | None:
     """The dtypes of the operands of the loop that NumPy would choose; None where it would refuse."""
+    if "casting" in kwargs and any(type(x) in (int, float, complex) for x in args):
+        return None  # NumPy's `resolve_dtypes` follows a null pointer here, for "equiv"
     # Python's numbers are weak (NEP 50): `resolve_dtypes` takes their types for that. bool is not weak.
     given = [
         type(x) if type(x) in (int, float, complex) else np.dtype(bool) if type(x) is bool else x.dtype for x in args

@@ -9,12 +9,13 @@ from shmarray.engine.planning import (
     default_chunks,
     plan_chunkwise,
     plan_elementwise,
+    plan_first_item,
     plan_function,
     plan_items,
     plan_probe,
     plan_reduction,
 )
-from shmarray.engine.python_job import ProbeJob
+from shmarray.engine.probing import FirstItemJob, ProbeJob
 from shmarray.engine.steps import Argument, block_shape, kind_of, plan_block_reduction, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "Argument",
     "ChunkInfo",
+    "FirstItemJob",
     "Options",
     "Plan",
     "ProbeJob",
@@ -34,6 +36,7 @@ __all__ = [
     "plan_block_reduction",
     "plan_chunkwise",
     "plan_elementwise",
+    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",

@@ -354,6 +354,9 @@ class _Recovery:
         while not outcome.complete:
             if self.plan.in_place:
                 self.unknown |= outcome.interrupted
+            if outcome.cannot_start is not None and self._may_work_alone(outcome):
+                self._work_alone(outcome)
+                return
             if outcome.timed_out or outcome.failures or outcome.cannot_start is not None:
                 raise self._error(outcome)
             again = list(outcome.untouched)
@@ -369,6 +372,19 @@ class _Recovery:
                     outcome.add(self._dispatch(first, last, workers_alone=bool(self.tries)))
                 else:
                     outcome.untouched += range(first, last)
+
+    def _may_work_alone(self, outcome: Outcome) -> bool:
+        """Whether the caller can do what workers that do not come up leave undone."""
+        safe = self.plan.caller_joins and not self.options.workers_alone and not self.tries
+        return safe and not (outcome.timed_out or outcome.failures or outcome.interrupted)
+
+    def _work_alone(self, outcome: Outcome) -> None:
+        plan = self.plan
+        for first, last in _ranges(sorted(outcome.untouched)):
+            alone = run_alone(plan.bound, first, last)
+            self.flags |= alone.floating_flags
+            if alone.failures:
+                raise _kernel_error(plan, alone.failures)
 
     def _count_try(self, chunk: int, death: Death) -> None:
         self.tries[chunk] = self.tries.get(chunk, 0) + 1
@@ -387,7 +403,7 @@ class _Recovery:
     def _error(self, outcome: Outcome) -> Exception:
         """Why the call cannot go on."""
         plan = self.plan
-        left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.n_chunks)})
+        left = sorted({*outcome.untouched, *outcome.interrupted, *range(self.dispatched, plan.total)})
         self._mark_unknown()
         error: Exception
         if outcome.failures:
@@ -395,7 +411,7 @@ class _Recovery:
         elif outcome.timed_out:
             error = KernelTimeoutError(
                 f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(left)} "
-                f"of {plan.n_chunks} not done; the workers at them were killed and are replaced",
+                f"of {plan.total} not done; the workers at them were killed and are replaced",
                 kernel=plan.name,
                 timeout_s=self.options.timeout,
                 chunks=tuple(left),

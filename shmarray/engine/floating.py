@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -38,7 +39,7 @@ def report(flags: int, name: str) -> None:
         elif action == "raise":
             raise FloatingPointError(message)
         elif action == "print":
-            print(f"Warning: {message}")
+            print(f"Warning: {message}", file=sys.stderr)  # as NumPy does
         elif action == "call":
             handler = np.geterrcall()
             if callable(handler):

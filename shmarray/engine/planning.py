@@ -15,7 +15,8 @@ from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
-from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, ProbeJob, UfuncJob, UfuncReductionJob
+from shmarray.engine.probing import FirstItemJob, ProbeJob
+from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, UfuncJob, UfuncReductionJob
 
 __all__ = [
     "ReductionShape",
@@ -23,6 +24,7 @@ __all__ = [
     "joined_dimensions",
     "plan_chunkwise",
     "plan_elementwise",
+    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",
@@ -198,9 +200,15 @@ def plan_probe(
         keeps,
     )
     nbytes = max(each.array.nbytes for each in operands)
-    changed = _changeable(operands, None)
     operands.append(operand)
-    return Plan(name, 1, nbytes, job, operands, in_place=keeps, caller_joins=False, total=len(grid), outputs=changed)
+    return Plan(name, 1, nbytes, job, operands, in_place=False, caller_joins=False, total=len(grid))
+
+
+def plan_first_item(name: str, function: bytes, items: Sequence[Array], scratch: Array, n_chunks: int) -> Plan:
+    """A plan that tries a pickled scalar function on one item to see what it returns; see `FirstItemJob`."""
+    operand = Operand.of(scratch)
+    job = FirstItemJob(name, function, tuple(items), ArraySpec.of(operand, scratch.shape, writable=True))
+    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False, total=n_chunks)
 
 
 def plan_items(

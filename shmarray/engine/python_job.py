@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
 from shmarray.pool import Lane
 
-__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "ProbeJob", "UfuncJob", "UfuncReductionJob", "claiming"]
+__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "UfuncJob", "UfuncReductionJob", "claiming"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +191,31 @@ class ItemsJob:
                 core = self.grid.slices(index)
                 results = function(*(value[core] if isinstance(value, np.ndarray) else value for value in values))
                 for output, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-                    output[core] = result
+                    output[core] = _checked_items(result, output.dtype)
 
             return do
 
         return claiming(prepare)
+
+
+#: Kinds of numbers, each of which holds those before it but for their size.
+_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+
+
+def _checked_items(items: Any, dtype: np.dtype[Any]) -> Any:
+    """What the function returned, unless `dtype` cannot hold its kind (too large a number NumPy itself refuses)."""
+    found = np.array(items.tolist() if isinstance(items, np.ndarray) else items)
+    if found.dtype.kind in _RANKS and dtype.kind in _RANKS:
+        fits = _RANKS[found.dtype.kind] <= _RANKS[dtype.kind]
+    else:
+        text = dtype.kind in "SU"
+        fits = np.can_cast(found.dtype, dtype, "same_kind") and (not text or found.itemsize <= dtype.itemsize)
+    if not fits:
+        raise TypeError(
+            f"the function returned {found.dtype} for some items, which {dtype} cannot hold; without out= its first "
+            "result says what the others are: let it return one kind, or give out="
+        )
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,105 +283,3 @@ def _noting_flags(run: Callable[[Lane, int], int]) -> Callable[[Lane, int], int]
                 lane.note_floating_flags(noted)
 
     return noting
-
-
-_PROBE_HEADER = 4096
-
-
-class Probed(NamedTuple):
-    """What was seen of a function on chunk 0."""
-
-    result: Array | None  #: what it returned
-    changed: bool  #: whether it changed what it was given
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeJob:
-    """Chunk 0 of a function whose result is not known yet: does it return an array, and of which dtype?
-
-    The function gets copies of its views. If it returns an array, that goes to `scratch` (a header that says its dtype,
-    then the items); if it returns nothing, the copies are copied back, which is what it did in place. So it runs once.
-    With a halo nothing is copied back: the caller refuses what works in place there. Nor with `keeps=False`: then the
-    chunk is done again, in a call that changes it safely.
-    """
-
-    runs_python: ClassVar[bool] = True
-
-    job: FunctionJob
-    scratch: ArraySpec
-    keeps: bool = True
-
-    @staticmethod
-    def scratch_nbytes(grid: ChunkGrid) -> int:
-        """Room for a chunk of the widest number."""
-        items = math.prod(part.stop - part.start for part in grid.slices(0))
-        return _PROBE_HEADER + 16 * int(items)
-
-    def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
-        job = self.job
-        values = [value.view(binder) if isinstance(value, ArraySpec) else value for value in job.inputs]
-        scratch = self.scratch.view(binder)
-
-        def prepare() -> Callable[[int], None]:
-            function = pickle.loads(job.function)
-
-            def do(index: int) -> None:
-                info, window = chunk_window(job.grid, job.halo, index)
-                views = [value[window] if isinstance(value, np.ndarray) else value for value in values]
-                copies = [_copy(view) if isinstance(view, np.ndarray) else view for view in views]
-                result = function(*copies, chunk_info=info) if job.with_info else function(*copies)
-                pairs = [(view, copy) for view, copy in zip(views, copies, strict=True) if isinstance(view, np.ndarray)]
-                changed = any(view.flags.writeable and not _same_bytes(view, copy) for view, copy in pairs)
-                dtype = None
-                if result is not None:
-                    dtype = np.asarray(result).dtype
-                    self._store(result, dtype, info, scratch)
-                elif changed and self.keeps and not any(job.halo):
-                    for view, copy in pairs:
-                        if view.flags.writeable:
-                            view[...] = copy
-                header = pickle.dumps((dtype, changed))
-                if len(header) > _PROBE_HEADER - 8:
-                    raise _unknown_dtype(job.name, dtype)
-                scratch[:8].view(np.int64)[0] = len(header)
-                scratch[8 : 8 + len(header)] = np.frombuffer(header, np.uint8)
-
-            return do
-
-        return claiming(prepare)
-
-    def _store(self, result: Any, dtype: np.dtype[Any], info: ChunkInfo, scratch: Array) -> None:
-        shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
-        nbytes = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or nbytes > scratch.size - _PROBE_HEADER:
-            raise _unknown_dtype(self.job.name, dtype)
-        stored = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
-        at_origin = info._replace(start=tuple(0 for _ in shape), stop=shape)
-        store_chunk(self.job.name, result, stored, at_origin)
-
-    @staticmethod
-    def read(scratch: Array, grid: ChunkGrid) -> Probed:
-        """What the job left in `scratch`."""
-        length = int(scratch[:8].view(np.int64)[0])
-        dtype, changed = pickle.loads(scratch[8 : 8 + length].tobytes())
-        if dtype is None:
-            return Probed(None, changed)
-        shape = tuple(part.stop - part.start for part in grid.slices(0))
-        nbytes = math.prod(shape) * dtype.itemsize
-        result: Array = scratch[_PROBE_HEADER : _PROBE_HEADER + nbytes].view(dtype).reshape(shape)
-        return Probed(result, changed)
-
-
-def _unknown_dtype(name: str, dtype: np.dtype[Any] | None) -> TypeError:
-    return TypeError(f"{name} returned dtype {dtype}; give out= with the dtype that you want")
-
-
-def _copy(view: Array) -> Array:
-    copy = view.copy()
-    copy.flags.writeable = view.flags.writeable
-    return copy
-
-
-def _same_bytes(view: Array, copy: Array) -> bool:
-    one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (view, copy))
-    return one.data == other.data

@@ -120,6 +120,8 @@ def reduce_ufunc(
     kind = ufunc.reduce(array[(slice(0, 1),) * array.ndim], axis=None, dtype=dtype).dtype
     if kind == np.float16 or kind.hasobject:
         return NotImplemented
+    if dtype is None and out is not None and out.dtype != kind:
+        return NotImplemented  # NumPy then computes in the dtype of `out`, where the loop has it
     counts = tuple(grid.counts[i] if i in axes else extent for i, extent in enumerate(array.shape))
     try:
         partials = np.asarray(registry.create(counts, kind)).view(kind).reshape(counts)

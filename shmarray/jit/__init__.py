@@ -5,7 +5,9 @@ The names are loaded when first asked for: importing this package imports no num
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shmarray._lazy import lazy_names
 
 if TYPE_CHECKING:
     from shmarray.jit.compilation import Code, compile, load
@@ -29,7 +31,7 @@ __all__ = [
     "statistics",
 ]
 
-_HOMES = {
+_homes = {
     "Code": "compilation",
     "Fingerprint": "identity",
     "Statistics": "counters",
@@ -42,17 +44,4 @@ _HOMES = {
     "scalar": "functions",
     "statistics": "counters",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -175,6 +176,10 @@ def by_value(function: Callable[..., Any]) -> bytes:
     """
     import cloudpickle
 
+    main = sys.modules.get("__mp_main__")
+    if main is not None and main.__name__ not in cloudpickle.list_registry_pickle_by_value():
+        # The script, in a child that multiprocessing has spawned: no other process can import that name.
+        cloudpickle.register_pickle_by_value(main)
     try:
         return cloudpickle.dumps(function)  # type: ignore[no-any-return]
     except Exception as error:

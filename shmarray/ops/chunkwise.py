@@ -277,9 +277,13 @@ class _Call:
         return returned
 
     def _run_probed(self, function: bytes, inputs: list[Any], options: Options, facts: dict[str, Any]) -> Any:
-        scratch = np.asarray(registry.create((ProbeJob.scratch_nbytes(self.grid),), np.dtype(np.uint8)))
+        scratch = np.asarray(registry.create((ProbeJob.scratch_nbytes(self.grid, inputs),), np.dtype(np.uint8)))
         keeps = not options.crash_safe
-        run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, keeps=keeps, **facts), options)
+        try:
+            run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, keeps=keeps, **facts), options)
+        except BaseException:
+            ProbeJob.settle(scratch, self.grid, inputs)
+            raise
         first, changed = ProbeJob.read(scratch, self.grid)
         if changed and (any(self.halo) or first is not None):
             raise TypeError(

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from shmarray import jit as compiler
+from shmarray import registry
 from shmarray.array import SharedArray
 from shmarray.chunks import ChunkGrid
 from shmarray.engine import (
+    FirstItemJob,
     Options,
     Plan,
     check_output,
     default_chunks,
     plan_elementwise,
+    plan_first_item,
     plan_items,
     run,
     run_crash_safe,
@@ -78,7 +81,7 @@ class Elementwise:
         arrays = [value for value in inputs if isinstance(value, np.ndarray)]
         shape = broadcast_shape([value.shape for value in arrays], name=name)
         signature = tuple((value.dtype, not isinstance(value, np.ndarray)) for value in inputs)
-        dtypes = self._result_dtypes(signature, inputs)
+        dtypes = self._result_dtypes(signature, inputs, out, options)
         outputs = as_outputs(out, len(dtypes), shape, dtypes, name=name)
         checked = [check_output(output, arrays, name=name) for output in outputs]  # each of them is looked at
         in_place = any(checked)
@@ -127,16 +130,18 @@ class Elementwise:
 
     # ------------------------------------------------------------------ compilation
 
-    def _result_dtypes(self, signature: Signature, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+    def _result_dtypes(
+        self, signature: Signature, inputs: Sequence[Any], out: Any, options: Options
+    ) -> tuple[np.dtype[Any], ...]:
+        if not self._jit:
+            given = out if isinstance(out, tuple) else (out,)
+            if all(isinstance(array, SharedArray) for array in given):
+                return tuple(array.dtype for array in given)
+            return self._try_out(inputs, options)
         dtypes = self._results.get(signature)
         if dtypes is None:
-            if self._jit:
-                dtypes = compiler.remember(
-                    ("elementwise results", self._key(), signature), lambda: self._infer(signature)
-                )
-            else:
-                dtypes = self._try_out(inputs)
-            self._results[signature] = dtypes
+            key = ("elementwise results", self._key(), signature)
+            dtypes = self._results[signature] = compiler.remember(key, lambda: self._infer(signature))
         return dtypes
 
     def _infer(self, signature: Signature) -> tuple[np.dtype[Any], ...]:
@@ -151,15 +156,17 @@ class Elementwise:
             raise TypeError(f"{name} must return a value, or a tuple of values, for each item; it returns {result}")
         return tuple(dtype_of(kind, name=name) for kind in kinds)
 
-    def _try_out(self, inputs: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+    def _try_out(self, inputs: Sequence[Any], options: Options) -> tuple[np.dtype[Any], ...]:
         """The dtypes of plain Python's results, from the first items (ones where there is none)."""
-        first = [
-            value if isinstance(value, np.generic) else value.flat[0] if value.size else value.dtype.type(1)
+        items = [
+            np.array([value.flat[0]] if isinstance(value, np.ndarray) and value.size else [value.dtype.type(1)])
+            if isinstance(value, np.ndarray)
+            else np.array([value])
             for value in inputs
         ]
-        result = self.__wrapped__(*first)
-        results = result if isinstance(result, tuple) else (result,)
-        return tuple(np.asarray(value).dtype for value in results)
+        scratch = np.asarray(registry.create(FirstItemJob.scratch_nbytes, np.dtype(np.uint8)))
+        run(plan_first_item(self.__name__, by_value(self.__wrapped__), items, scratch, 1), options)
+        return FirstItemJob.read(scratch)
 
     def _kernel(self, signature: Signature, outputs: tuple[np.dtype[Any], ...]) -> tuple[int, Any]:
         kernel = self._kernels.get((signature, outputs))

@@ -315,3 +315,17 @@ def test_every_operator_is_numpys() -> None:
     same(a**2, x**2)
     same(2 ** abs(b), 2 ** abs(y))
     same(a << 1, x << 1)
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+def test_a_reduction_computes_in_the_dtype_of_out_as_numpy_does(size: int) -> None:
+    singles, integers = np.full(size, 3e38, np.float32), np.full((size, 2), 2**60)
+    for array, axis, shape in ((singles, None, ()), (integers, 0, (2,))):
+        expected = array.sum(axis=axis, out=np.zeros(shape))
+        np.testing.assert_array_equal(sa.array(array).sum(axis=axis, out=sa.zeros(shape)), expected)
+        np.testing.assert_array_equal(np.add.reduce(sa.array(array), axis=axis, out=np.zeros(shape)), expected)
+
+
+def test_a_cast_that_numpy_refuses_is_an_error_not_a_crash() -> None:
+    with pytest.raises(TypeError, match="equiv"):
+        np.add(sa.zeros(100_000), 1, casting="equiv")

@@ -1,4 +1,4 @@
-"""Callers killed in the middle of a crash-safe call: each chunk is done or as it was, and the next opener finishes it."""
+"""Callers killed in a crash-safe call: each chunk is done or as it was, and the next opener finishes it."""
 
 from __future__ import annotations
 

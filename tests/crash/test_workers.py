@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 
@@ -390,6 +391,54 @@ def test_what_cannot_be_pickled_or_compiled_fails_before_anything_runs(pool):
     np.testing.assert_array_equal(a, before)
 
 
+@pytest.mark.parametrize("returns", [True, False], ids=["returned", "in place"])
+def test_a_worker_killed_while_the_function_is_tried_costs_nothing(pool, tmp_path, returns):
+    # Without out= chunk 0 shows what the function returns.
+    a = numbered()
+    first = once(tmp_path / "killed")
+
+    @sa.chunkwise(jit=False)
+    def touch(chunk):
+        if chunk[0] == 0 and first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if returns:
+            return chunk + 1
+        chunk += 1
+
+    result = touch(a, pool=pool)
+    assert np.array_equal(result if returns else a, np.asarray(numbered()) + 1)
+
+
+def test_a_function_that_kills_its_worker_on_the_first_chunk_changes_nothing(pool):
+    a = numbered()
+
+    @sa.chunkwise(jit=False)
+    def touch(chunk):
+        if chunk[0] == 0:
+            os._exit(5)
+        chunk += 1
+
+    with pytest.raises(sa.WorkerDiedError, match="chunk 0 ended its worker 3 times"):
+        touch(a, pool=pool)
+    assert np.array_equal(a, numbered())
+    assert works(pool)
+
+
+def test_plain_functions_of_a_spawned_script(tmp_path):
+    # In such a child the script is called __mp_main__, which no worker can import.
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, numpy as np, shmarray as sa\n"
+        "def plus(chunk): return chunk + 1\n"
+        "def child(): assert sa.map_chunks(plus, sa.zeros(9, chunks=3), jit=False).tolist() == [1.0] * 9\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=child)\n"
+        "    process.start(); process.join(); assert process.exitcode == 0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=environment)
+
+
 def test_a_function_whose_unpickling_kills_the_worker_is_an_error_not_a_loop(pool):
     a, b = numbered(), numbered()
 
@@ -427,7 +476,7 @@ def test_a_function_whose_unpickling_raises_is_an_error_of_the_call(pool):
     assert works(pool)
 
 
-def test_bad_arguments_fail_before_dispatch(pool):
+def test_row_37_bad_arguments_fail_before_dispatch(pool):
     a = numbered()
     before = np.asarray(a).copy()
 

@@ -625,6 +625,33 @@ def test_plain_python_that_raises():
         kernel(sa.array([1, 1, 0, 1], chunks=2))
 
 
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: 0 if x == 0 else x + 0.5, "float64"),
+        (lambda x: "a" * (1 + int(x)), "<U3"),
+        (lambda x: x or 7.0, None),
+    ],
+    ids=["float", "text", "same"],
+)
+def test_plain_python_whose_first_result_is_narrower_than_others(function, kind):
+    kernel = sa.elementwise(function, jit=False)
+    if kind is None:
+        assert kernel(sa.array([0.0, 1.0, 2.0])).tolist() == [7.0, 1.0, 2.0]
+        return
+    with pytest.raises(sa.KernelError, match=f"returned {kind} for some items.*give out="):
+        kernel(sa.array([0.0, 1.0, 2.0]))
+
+
+def test_plain_python_is_never_run_in_the_caller():
+    import os
+
+    pids = sa.elementwise(lambda x: os.getpid(), jit=False)(sa.array([1, 2, 3]))
+    assert os.getpid() not in pids
+    with pytest.raises(sa.WorkerDiedError, match="exited with status 4"):
+        sa.elementwise(lambda x: os._exit(4), jit=False)(sa.array([1, 2, 3]))
+
+
 def test_plain_python_that_cannot_travel_is_refused_before_dispatch():
     import threading
 
