@@ -14,7 +14,21 @@ from typing import Any
 if __name__ != "shmarray.kernels":
     raise ImportError(f"import this package as shmarray.kernels, not as {__name__}")
 
-__all__ = ["atomics", "boundaries", "filters", "math", "moving", "random", "reductions", "vectors"]
+__all__ = [
+    "accumulators",
+    "atomics",
+    "boundaries",
+    "filters",
+    "histograms",
+    "math",
+    "moving",
+    "random",
+    "reductions",
+    "scans",
+    "selection",
+    "sorting",
+    "vectors",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._jit import inlined, intrinsic, loop, overload
+from ._jit import inlined, intrinsic, overload, part
 
 LANES = 256
 
@@ -51,34 +51,31 @@ def folding(join: Callable[..., Any], term: Callable[..., Any]) -> Callable[...,
     """
     joined, term_of = inlined(join), inlined(term)
 
+    # Indices are unsigned: a signed one may be negative for all that the compiler knows, and is wrapped around.
     def fold(x, start, parameter):
         lanes = np.full(LANES, start)
-        rows = x.size // LANES
-        row = 0
-        while row + 4 <= rows:
-            first = x[row * LANES : (row + 1) * LANES]
-            second = x[(row + 1) * LANES : (row + 2) * LANES]
-            third = x[(row + 2) * LANES : (row + 3) * LANES]
-            fourth = x[(row + 3) * LANES : (row + 4) * LANES]
-            for j in range(LANES):
-                left = joined(term_of(first[j], parameter), term_of(second[j], parameter))
-                right = joined(term_of(third[j], parameter), term_of(fourth[j], parameter))
+        step, four_steps, size = np.uint64(LANES), np.uint64(4 * LANES), np.uint64(x.size)
+        i = np.uint64(0)
+        while i + four_steps <= size:
+            for j in range(step):
+                at = i + j
+                left = joined(term_of(x[at], parameter), term_of(x[at + step], parameter))
+                at += step + step
+                right = joined(term_of(x[at], parameter), term_of(x[at + step], parameter))
                 lanes[j] = joined(lanes[j], joined(left, right))
-            row += 4
-        while row * LANES < x.size:
-            rest = x[row * LANES : (row + 1) * LANES]
-            for j in range(rest.size):
-                lanes[j] = joined(lanes[j], term_of(rest[j], parameter))
-            row += 1
-        width = LANES
+            i += four_steps
+        while i < size:
+            for j in range(min(step, size - i)):
+                lanes[j] = joined(lanes[j], term_of(x[i + j], parameter))
+            i += step
+        width = step
         while width > 1:
-            width //= 2
-            low, high = lanes[:width], lanes[width : 2 * width]
+            width = width >> np.uint64(1)
             for j in range(width):
-                low[j] = joined(low[j], high[j])
+                lanes[j] = joined(lanes[j], lanes[j + width])
         return lanes[0]
 
-    return loop(fold)
+    return part(fold)
 
 
 def accumulator_zero(x: Any) -> Any:

@@ -34,7 +34,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._folding import PIECE, accumulator_zero, as_type_of, folding
-from ._jit import inlined, loop
+from ._jit import inlined, loop, part
 
 __all__ = [
     "block_all",
@@ -185,9 +185,9 @@ def _summing(fold):
     return block
 
 
-_block_sum = loop(_summing(_fold_sum))
-_block_nansum = loop(_summing(_fold_nansum))
-_block_squares = loop(_summing(_fold_squares))
+_block_sum = part(_summing(_fold_sum))
+_block_nansum = part(_summing(_fold_nansum))
+_block_squares = part(_summing(_fold_squares))
 
 
 @loop
@@ -339,8 +339,8 @@ def _greater_or_nan(a, b):
     return (a > b) | ((a != a) & (b == b))
 
 
-_block_argmin = loop(_locating(_fold_min, _less_or_nan))
-_block_argmax = loop(_locating(_fold_max, _greater_or_nan))
+_block_argmin = part(_locating(_fold_min, _less_or_nan))
+_block_argmax = part(_locating(_fold_max, _greater_or_nan))
 
 
 @loop

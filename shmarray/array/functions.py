@@ -1,7 +1,8 @@
 """What does a NumPy function do with SharedArrays?
 
-A table holds the functions that have a version of their own (`@implements(np.sort)`); the layers above fill
-it. Everything else falls through to NumPy on plain views of the same memory, and arrays that come back are
+A table holds the functions that have a version of their own (`@implements(np.sort)`). The parallel versions of
+the layer above are named in `shmarray._numpy_functions`, and their modules loaded when an array is first large
+enough for one. Everything else falls through to NumPy on plain views of the same memory, and arrays that come back are
 made SharedArrays again: views stay views of the segment, fresh results are moved into shared memory from
 `config.inline_nbytes` on.
 
@@ -12,11 +13,13 @@ hands back unchanged, is the caller's own object.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
 
+from shmarray._numpy_functions import HOMES
 from shmarray.array.results import allocate, share, wants_sharing
 from shmarray.array.ufuncs import REDUCE_NBYTES
 from shmarray.segment import segment_of
@@ -50,10 +53,41 @@ def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Imp
 
     def register(version: Implementation) -> Implementation:
         for function in functions:
-            _TABLE[function] = version
+            entry = _TABLE.get(function)
+            if isinstance(entry, _Late) and entry.home == version.__module__:
+                entry.version = version
+            else:
+                _TABLE[function] = version
         return version
 
     return register
+
+
+class _Late:
+    """The entry of a function whose version is for large arrays, in a module that is loaded with the first of them."""
+
+    __slots__ = ("home", "otherwise", "version")
+
+    def __init__(self, home: str, otherwise: Callable[..., Any] | None) -> None:
+        self.home, self.otherwise = home, otherwise
+        self.version: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = NotImplemented
+        if _any_large(args) or (kwargs and _any_large(kwargs.values())):
+            if self.version is None:
+                import_module(self.home)
+            if self.version is not None:
+                result = self.version(*args, **kwargs)
+        if result is NotImplemented and self.otherwise is not None:
+            result = self.otherwise(*args, **kwargs)
+        return result
+
+
+def _any_large(values: Iterable[Any]) -> bool:
+    # The constant and no setting: where the grid of partial results decides bits, whether there is one must not depend
+    # on the configuration.
+    return any(isinstance(value, np.ndarray) and value.nbytes >= REDUCE_NBYTES for value in values)
 
 
 def implementation(function: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -230,3 +264,18 @@ def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, **kwargs: Any) -> 
         return NotImplemented
     kind = next(type(x) for x in arrays if type(x) is not np.ndarray)
     return np.concatenate(plain, axis, out=target).view(kind)
+
+
+# --- the parallel versions of the layer above ---------------------------------------------------------------
+
+
+def _expect_versions() -> None:
+    for home, names in HOMES.items():
+        for name in names:
+            function: Any = np
+            for part in name.split("."):
+                function = getattr(function, part)
+            _TABLE[function] = _Late(home, _TABLE.get(function))
+
+
+_expect_versions()

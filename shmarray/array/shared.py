@@ -367,6 +367,10 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         if version is None or version(self, *args, **kwargs) is NotImplemented:
             ndarray.partition(self, *args, **kwargs)
 
+    def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
+        """As `numpy.ndarray.compress`."""
+        return np.compress(condition, self, axis, out)  # the function has the array second
+
     # Written out, not made in a loop, so that type checkers and `help` see them.
     all = _method(np.all)
     any = _method(np.any)
@@ -376,7 +380,6 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
     argsort = _method(np.argsort)
     choose = _method(np.choose)
     clip = _method(np.clip)
-    compress = _method(np.compress)
     cumprod = _method(np.cumprod)
     cumsum = _method(np.cumsum)
     dot = _method(np.dot)

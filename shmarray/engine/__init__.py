@@ -18,10 +18,12 @@ from shmarray.engine.planning import (
     plan_units,
 )
 from shmarray.engine.probing import FirstItemJob, ProbeJob
+from shmarray.engine.steps import Argument, block_shape, kind_of, plan_block_reduction, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
     "DEFAULT",
+    "Argument",
     "ChunkInfo",
     "FirstItemJob",
     "Options",
@@ -29,8 +31,11 @@ __all__ = [
     "ProbeJob",
     "ReductionShape",
     "apply_ufunc",
+    "block_shape",
     "check_output",
     "default_chunks",
+    "kind_of",
+    "plan_block_reduction",
     "plan_chunkwise",
     "plan_elementwise",
     "plan_first_item",
@@ -39,6 +44,7 @@ __all__ = [
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
+    "plan_step",
     "plan_units",
     "reduce_ufunc",
     "run",

@@ -28,7 +28,16 @@ from numba.np import arrayobj
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.chunk_info import ChunkInfo
-from shmarray.engine.memory import allocate, item_pointer, read_word, release, reserve_words, write_word
+from shmarray.engine.memory import (
+    allocate,
+    array_view,
+    item_pointer,
+    load_word,
+    read_word,
+    release,
+    reserve_words,
+    write_word,
+)
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
@@ -130,18 +139,18 @@ def _make_call(
             block, place, index = args
 
             def words(address: Any, first: int, count: int) -> list[Any]:
-                return [_load_word(builder, address, first + d) for d in range(count)]
+                return [load_word(builder, address, first + d) for d in range(count)]
 
             values = []
             for k, kind in enumerate(arguments[: len(inputs)]):
                 operand = 4 * n + k * (1 + n)
-                address = _load_word(builder, block, operand)
+                address = load_word(builder, block, operand)
                 if isinstance(kind, types.Array):
                     steps = words(block, operand + 1, n)
                     for low, step in zip(words(place, _LOW * n, n), steps, strict=True):
                         address = builder.add(address, builder.mul(low, step))
                     shape = words(place, _SHAPE * n, n)
-                    values.append(_view(context, builder, kind, address, shape, steps))
+                    values.append(array_view(context, builder, kind, address, shape, steps))
                 else:
                     values.append(context.unpack_value(builder, kind, item_pointer(context, builder, kind, address)))
             if with_info:
@@ -155,27 +164,6 @@ def _make_call(
         return resolved.return_type(types.int64, types.int64, types.int64), codegen
 
     return call
-
-
-def _load_word(builder: Any, address: Any, index: int) -> Any:
-    return builder.load(builder.gep(builder.inttoptr(address, _i64.as_pointer()), [_i64(index)]))
-
-
-def _view(
-    context: Any, builder: Any, kind: types.Array, address: Any, shape: Sequence[Any], steps: Sequence[Any]
-) -> Any:
-    """An array that owns nothing."""
-    made = arrayobj.make_array(kind)(context, builder)
-    item = context.get_data_type(kind.dtype)
-    arrayobj.populate_array(
-        made,
-        data=builder.inttoptr(address, item.as_pointer()),
-        shape=shape,
-        strides=steps,
-        itemsize=context.get_constant(types.intp, context.get_abi_sizeof(item)),
-        meminfo=None,
-    )
-    return made._getvalue()
 
 
 def _make_store(output: types.Type, n: int) -> Any:
@@ -213,9 +201,9 @@ def _make_store(output: types.Type, n: int) -> Any:
             item = signature.args[0].dtype
             place = args[1]
             length, source, target = (
-                _load_word(builder, place, source_word + word) for word in (_LENGTH, _ROW_SOURCE, _ROW_TARGET)
+                load_word(builder, place, source_word + word) for word in (_LENGTH, _ROW_SOURCE, _ROW_TARGET)
             )
-            steps = [_load_word(builder, place, first * n + n - 1) for first in (_OUT_STEPS, _STEPS)]
+            steps = [load_word(builder, place, first * n + n - 1) for first in (_OUT_STEPS, _STEPS)]
             sizes = [_i64(context.get_abi_sizeof(context.get_data_type(kind))) for kind in (output, item)]
             packed = builder.and_(
                 *(builder.icmp_signed("==", step, size) for step, size in zip(steps, sizes, strict=True))

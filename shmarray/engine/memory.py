@@ -6,17 +6,22 @@ to compile, where numba's tuples and array indexing take most of a second. Impor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 __all__ = [
     "allocate",
+    "array_view",
     "item_pointer",
     "item_storer",
+    "kept_apart",
+    "load_word",
     "plain_integer",
     "read_word",
     "release",
@@ -62,14 +67,29 @@ def plain_integer(typingctx, value):  # type: ignore[no-untyped-def]
     return types.int64(types.int64), codegen
 
 
+@intrinsic
+def kept_apart(typingctx):  # type: ignore[no-untyped-def]
+    """Have the compiled function in whose body this stands called, never inlined: its code is optimised once, not once
+    a place that uses it. It emits no code."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 def reserve_words(count: int) -> Any:
     """A compiled function () -> address of `count` words, which last until the driver returns."""
 
     @intrinsic
     def reserve(typingctx):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            # `alloca_once` puts it into the entry block: in a loop the stack would grow with every turn.
-            return builder.ptrtoint(cgutils.alloca_once(builder, ir.ArrayType(_i64, max(1, count))), _i64)
+            # In the entry block: in a loop the stack would grow with every turn. Not by numba's `alloca_once`, which
+            # stores zeros: the compiler takes such a store apart, word by word, and minutes over it.
+            with builder.goto_entry_block():
+                words = builder.alloca(ir.ArrayType(_i64, max(1, count)))
+            return builder.ptrtoint(words, _i64)
 
         return types.int64(), codegen
 
@@ -104,6 +124,28 @@ def release(typingctx, address):  # type: ignore[no-untyped-def]
 def item_pointer(context: Any, builder: Any, item: types.Type, address: Any) -> Any:
     """While code is made: an address as a pointer to an item as it lies in an array."""
     return builder.inttoptr(address, context.data_model_manager[item].get_data_type().as_pointer())
+
+
+def load_word(builder: Any, address: Any, index: int) -> Any:
+    """While code is made: the int64 number `index` from `address` on."""
+    return builder.load(builder.gep(builder.inttoptr(address, _i64.as_pointer()), [_i64(index)]))
+
+
+def array_view(
+    context: Any, builder: Any, kind: types.Array, address: Any, shape: Sequence[Any], steps: Sequence[Any]
+) -> Any:
+    """While code is made: an array that owns nothing."""
+    made = arrayobj.make_array(kind)(context, builder)
+    item = context.get_data_type(kind.dtype)
+    arrayobj.populate_array(
+        made,
+        data=builder.inttoptr(address, item.as_pointer()),
+        shape=shape,
+        strides=steps,
+        itemsize=context.get_constant(types.intp, context.get_abi_sizeof(item)),
+        meminfo=None,
+    )
+    return made._getvalue()
 
 
 def item_storer(item: types.Type) -> Any:

@@ -19,7 +19,9 @@ from shmarray.engine.probing import FirstItemJob, ProbeJob
 from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, UfuncJob, UfuncReductionJob
 
 __all__ = [
+    "ReductionShape",
     "default_chunks",
+    "joined_dimensions",
     "plan_chunkwise",
     "plan_elementwise",
     "plan_first_item",
@@ -443,8 +445,8 @@ def plan_reduction(
 ) -> Plan:
     """A plan that folds an array into `partials` of shape (how.n_ranges, how.n_kept), C-contiguous."""
     operands = [Operand.of(array), Operand.of(partials)]
-    kept = _joined(array, how.kept)
-    reduced = _joined(array, how.reduced)
+    kept = joined_dimensions(array, how.kept)
+    reduced = joined_dimensions(array, how.reduced)
     words = [how.n_kept, how.kept_step, how.n_reduced, how.reduced_step, 0, len(kept), len(reduced), 0]
     for extent, stride in (*kept, *reduced):
         words += [extent, stride]
@@ -455,7 +457,7 @@ def plan_reduction(
     )
 
 
-def _joined(array: Array, axes: Sequence[int]) -> list[tuple[int, int]]:
+def joined_dimensions(array: Array, axes: Sequence[int]) -> list[tuple[int, int]]:
     """Extents and strides of some axes in C order, joined where memory runs on; at least one."""
     dimensions: list[tuple[int, int]] = []
     for axis in axes:

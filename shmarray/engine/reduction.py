@@ -32,11 +32,11 @@ from numba.np.numpy_support import as_dtype
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.loops import Row, emit_rows
-from shmarray.engine.memory import item_pointer, item_storer, read_word, reserve_words
+from shmarray.engine.memory import item_pointer, item_storer, kept_apart, read_word, reserve_words
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
 
-__all__ = ["make_column_driver", "make_row_driver"]
+__all__ = ["make_column_driver", "make_gather", "make_row_driver", "offset_of"]
 
 # All three are part of what a result's bits depend on: changing them changes results.
 _BLOCK_ITEMS = 1024
@@ -65,7 +65,7 @@ def make_row_driver(
     striped = not isinstance(accumulator, types.Integer | types.Boolean)
     block_items = max(1, min(_BLOCK_ITEMS, _BLOCK_NBYTES // max(1, item_size)))
     reserve = reserve_words(-(-block_items * item_size // 8) if striped else 0)
-    gather = _make_gather(item_size)
+    gather = make_gather(item_size)
 
     @_compiled
     def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
@@ -109,14 +109,14 @@ def make_row_driver(
             reduced_stop = min(n_reduced, reduced_first + reduced_step)
             partials = read_word(block, 4) + index // n_ranges * n_kept * acc_size
             for kept in range(kept_first, kept_stop):
-                start = array + _offset(block + 64, n_kept_dims, kept)
+                start = array + offset_of(block + 64, n_kept_dims, kept)
                 acc = start_of()
                 here = reduced_first
                 while here < reduced_stop:
                     in_row = row_extent - here % row_extent
                     n = min(block_items if striped else in_row, reduced_stop - here)
                     if n <= in_row:
-                        x = start + _offset(reduced_dims, n_reduced_dims, here)
+                        x = start + offset_of(reduced_dims, n_reduced_dims, here)
                         acc = fold_row(x, row_stride, n, acc)
                     else:
                         gather(buffer, start, reduced_dims, n_reduced_dims, here, n)
@@ -161,12 +161,12 @@ def make_column_driver(
             while kept < kept_stop:  # a stretch within one row of the last kept dimension
                 column = kept % row_extent
                 n = min(row_extent - column, kept_stop - kept)
-                start = array + _offset(block + 64, n_kept_dims - 1, kept // row_extent) + column * row_stride
+                start = array + offset_of(block + 64, n_kept_dims - 1, kept // row_extent) + column * row_stride
                 accs = partials + kept * acc_size
                 for j in range(n):
                     store(accs + j * acc_size, start_of())
                 for reduced in range(reduced_first, reduced_stop):
-                    x = start + _offset(reduced_dims, n_reduced_dims, reduced)
+                    x = start + offset_of(reduced_dims, n_reduced_dims, reduced)
                     fold_columns(accs, x, row_stride, n)
                 kept += n
             finish(page, lane, index)
@@ -177,8 +177,9 @@ def make_column_driver(
 
 
 @_compiled
-def _offset(dims, n_dims, index):  # type: ignore[no-untyped-def]
+def offset_of(dims, n_dims, index):  # type: ignore[no-untyped-def]
     """From how many (extent, stride) dimensions and a flat index to an offset in bytes."""
+    kept_apart()
     total = 0
     for back in range(n_dims):
         d = n_dims - 1 - back
@@ -189,17 +190,18 @@ def _offset(dims, n_dims, index):  # type: ignore[no-untyped-def]
 
 
 @cache
-def _make_gather(item_size: int) -> Any:
+def make_gather(item_size: int) -> Any:
     """A compiled function that copies n items, in C order from flat index `first` on, side by side to a buffer."""
 
     @_compiled
     def gather(buffer, start, dims, n_dims, first, n):  # type: ignore[no-untyped-def]
+        kept_apart()
         extent, stride = read_word(dims, 2 * n_dims - 2), read_word(dims, 2 * n_dims - 1)
         done = 0
         while done < n:
             here = first + done
             run = min(extent - here % extent, n - done)
-            x = start + _offset(dims, n_dims, here)
+            x = start + offset_of(dims, n_dims, here)
             for k in range(run):
                 copy_bytes(buffer + (done + k) * item_size, x + k * stride, item_size)
             done += run

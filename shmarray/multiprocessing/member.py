@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from shmarray.multiprocessing.work import Journal
 from shmarray.multiprocessing.worker import run_worker
 from shmarray.pool.channel import Channel, ChannelClosedError
+from shmarray.pool.diagnosis import MemoryKills
 from shmarray.pool.outcome import Death
-from shmarray.pool.process import memory_kills
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -70,7 +70,7 @@ class Member:
         self.leaving = False  #: it was told that there will be no more
         self.complaint: BaseException | None = None  #: what its initializer raised
         self.pidfd = -1
-        self._kills_before = memory_kills()
+        self._kills_before = MemoryKills.now()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel, self._their_end = Channel(ours), Channel(theirs)
         self._journal: Journal | None = None
@@ -144,8 +144,9 @@ class Member:
         self.process.join()
         status = self.process.exitcode
         number = -status if status is not None and status < 0 else None
-        for_memory = number == signal.SIGKILL and memory_kills() > self._kills_before
-        return Death(self.pid, number, status if number is None else None, for_memory)
+        killer = MemoryKills.now().killer_since(self._kills_before) if number == signal.SIGKILL else ""
+        reason = f"most likely by {killer}: its count has risen" if killer else ""
+        return Death(self.pid, number, status if number is None else None, bool(killer), reason)
 
     def terminate(self) -> None:
         """SIGTERM."""

@@ -15,18 +15,23 @@ from shmarray.ops.filters import (
     uniform_filter,
 )
 from shmarray.ops.gradient import gradient
+from shmarray.ops.histograms import Groups, group_by
 from shmarray.ops.reduction import reduction
 from shmarray.ops.rolling import rolling_max, rolling_mean, rolling_min, rolling_std, rolling_sum
+from shmarray.ops.searching import TopK, topk
 from shmarray.ops.stencil import stencil
 
 __all__ = [
     "ChunkInfo",
+    "Groups",
+    "TopK",
     "chunkwise",
     "convolve",
     "correlate",
     "elementwise",
     "gaussian_filter",
     "gradient",
+    "group_by",
     "laplace",
     "map_chunks",
     "maximum_filter",
@@ -40,5 +45,6 @@ __all__ = [
     "rolling_std",
     "rolling_sum",
     "stencil",
+    "topk",
     "uniform_filter",
 ]

@@ -1,0 +1,80 @@
+"""Counting and adding up by bins and by integer keys, as loops over plain arrays.
+
+Every task has a table of its own, so none waits for another; the caller adds the tables up in the order of the tasks,
+whose number depends on the sizes alone.
+"""
+
+# numba types these functions by their arguments.
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from ._folding import as_type_of
+from ._jit import loop
+
+__all__ = ["add_by_key", "count_by_key", "count_uniform", "largest_by_key", "smallest_by_key"]
+
+
+@loop
+def count_uniform(task, x, edges, scale, step, counts):
+    """Count items `task * step` and following in bins of equal width.
+
+    `edges` are the bins' n + 1 edges, `scale` bins for a unit. The edges have the last word, as in NumPy: an item that
+    rounding put beside its bin is moved. All bins but the last are open on the right. nan and what lies outside is not
+    counted.
+    """
+    here = counts[task]
+    here[:] = 0
+    n = here.size
+    first, last = edges[0], edges[n]
+    for i in range(task * step, min(x.size, (task + 1) * step)):
+        value = x[i]
+        if (value >= first) & (value <= last):
+            bin_ = min(int((value - first) * scale), n - 1)
+            if value < edges[bin_]:
+                bin_ -= 1
+            elif (value >= edges[bin_ + 1]) & (bin_ < n - 1):
+                bin_ += 1
+            here[bin_] += 1
+
+
+@loop
+def count_by_key(task, keys, low, step, counts):
+    """How many of items `task * step` and following have each key, to `counts[task, key - low]`."""
+    here = counts[task]
+    here[:] = 0
+    for i in range(task * step, min(keys.size, (task + 1) * step)):
+        here[keys[i] - low] += 1
+
+
+@loop
+def add_by_key(task, keys, low, values, step, sums):
+    """The sum of the values beside each key."""
+    here = sums[task]
+    here[:] = 0
+    for i in range(task * step, min(keys.size, (task + 1) * step)):
+        here[keys[i] - low] += as_type_of(values[i], here[0])
+
+
+@loop
+def smallest_by_key(task, keys, low, values, step, found, seen):
+    """The smallest value beside each key, nan if there is one; `seen` tells which keys there are."""
+    here, is_seen = found[task], seen[task]
+    is_seen[:] = 0
+    for i in range(task * step, min(keys.size, (task + 1) * step)):
+        key, value = keys[i] - low, values[i]
+        if (is_seen[key] == 0) | (value < here[key]) | (value != value):
+            here[key] = value
+            is_seen[key] = 1
+
+
+@loop
+def largest_by_key(task, keys, low, values, step, found, seen):
+    """The same for the largest."""
+    here, is_seen = found[task], seen[task]
+    is_seen[:] = 0
+    for i in range(task * step, min(keys.size, (task + 1) * step)):
+        key, value = keys[i] - low, values[i]
+        if (is_seen[key] == 0) | (value > here[key]) | (value != value):
+            here[key] = value
+            is_seen[key] = 1
