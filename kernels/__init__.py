@@ -14,7 +14,7 @@ from typing import Any
 if __name__ != "shmarray.kernels":
     raise ImportError(f"import this package as shmarray.kernels, not as {__name__}")
 
-__all__ = ["math", "reductions", "vectors"]
+__all__ = ["boundaries", "filters", "math", "moving", "random", "reductions", "vectors"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,11 @@ def loop(function: F) -> F:
     return cast(F, numba.njit(**LOOP)(function))
 
 
+def part(function: F) -> F:
+    """Compile a loop that only other compiled loops call: without the code that Python would call it by."""
+    return cast(F, numba.njit(**LOOP, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+
+
 def inlined(function: F) -> F:
     """Compile a scalar function into each of its callers."""
     return cast(F, numba.njit(**SCALAR)(function))

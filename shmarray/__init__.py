@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
     from shmarray.ops.reduction import reduction
+    from shmarray.ops.stencil import stencil
     from shmarray.pool import WorkerInfo, get_pool
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "reduction",
     "registry",
     "save",
+    "stencil",
     "unlink",
     "zeros",
 ]
@@ -104,7 +106,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
-        **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction"], "ops"),
+        **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"], "ops"),
         **dict.fromkeys(["WorkerInfo", "get_pool"], "pool"),
         "Pool": "multiprocessing.pool",
         **dict.fromkeys(["kernels", "multiprocessing", "ops", "registry"], ""),

@@ -24,9 +24,13 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         from importlib import import_module
 
+        from shmarray.segment.interrupts import held_back
+
+        with held_back():  # numba, which some of these import, cannot be imported again once that was broken off
+            module = import_module(f"{package}.{homes[name] or name}")
         if not homes[name]:
-            return import_module(f"{package}.{name}")
-        value: object = getattr(import_module(f"{package}.{homes[name]}"), name)
+            return module
+        value: object = getattr(module, name)
         setattr(sys.modules[package], name, value)  # the next time it is an ordinary attribute
         return value
 

@@ -32,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--storm-seconds",
         type=float,
-        default=3.0,
-        help="how long each kill storm lasts (the nightly form: 600)",
+        default=10.0,
+        help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
     )
     parser.addoption(
         "--cpython-tests",
@@ -46,6 +46,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=16,
         help="how many workers of crash-safe calls are killed (the nightly form: 1000)",
     )
+    parser.addoption(
+        "--fuzz-rounds",
+        type=int,
+        default=20_000,
+        help="how often a descriptor page is changed at random and opened (offline: 1000000)",
+    )
+    parser.addoption(
+        "--large",
+        action="store_true",
+        help="also make an array of more than 4 GiB (needs that much free shared memory)",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests of the fault table could not run here."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if "test_row_" in report.nodeid]
+    if skipped:
+        terminalreporter.write_line(f"fault table: {len(skipped)} tests skipped, see the reasons above")
 
 
 @pytest.fixture

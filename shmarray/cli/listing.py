@@ -30,6 +30,7 @@ _FACTS = (
     "holders",
     "dirty",
     "dirty_reason",
+    "in_flight",
 )
 
 
@@ -39,14 +40,18 @@ def _facts(entry: SegmentInfo) -> dict[str, Any]:
 
 def _holders(entry: SegmentInfo) -> str:
     """The pids visible from here. None visible does not mean none: another container's cannot be seen."""
-    return ", ".join(str(pid) for pid in entry.holders) or "none seen"
+    return ", ".join(str(pid) for pid in entry.holders) or ("in flight" if entry.in_flight else "none seen")
 
 
 @click.command()
 @namespace_option
 @json_option
 def ls(as_json: bool) -> None:
-    """List the named arrays of the namespace."""
+    """List the arrays of the namespace, named and unnamed.
+
+    Unnamed ones have been published for a handle, or by asking for `.shm.name`; what was never shared with another
+    process is in no list. "in flight" means that nobody holds it and a handle may still be taken.
+    """
     from shmarray import registry
     from shmarray.configuration import config
 

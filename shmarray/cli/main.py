@@ -27,15 +27,17 @@ _COMMANDS: Mapping[str, str] = {
     "info": "shmarray.cli.listing:info",
     "rm": "shmarray.cli.removal:rm",
     "gc": "shmarray.cli.removal:gc",
+    "doctor": "shmarray.cli.doctor.command:doctor",
 }
 
 #: What `shmarray --help` prints beside the name. Kept here so that asking for help imports no subcommand.
 _SUMMARIES: Mapping[str, str] = {
     "demo": "Process real terrain data end to end, and check every step.",
-    "ls": "List the named arrays.",
+    "ls": "List the arrays, named and unnamed.",
     "info": "Show one array in detail.",
     "rm": "Remove arrays by name.",
     "gc": "Free what dead programs have left.",
+    "doctor": "Look for what is wrong, and say what to do.",
 }
 
 

@@ -102,15 +102,16 @@ def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequenc
     """Print rows under headings; a column is a heading, or a heading and its justification."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         heading, justify = (column, "left") if isinstance(column, str) else column
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # as text: "[ns]" would be taken for markup
     console = Console(highlight=False)
     if not console.is_terminal:
         # In a pipe there is no width to respect, and a folded name could not be read back by a program.
-        console.width = max(console.measure(table).maximum, 1)
+        console.width = max(console.measure(table, options=console.options.update(width=10_000)).maximum, 1)
     console.print(table)

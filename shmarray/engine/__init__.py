@@ -14,6 +14,8 @@ from shmarray.engine.planning import (
     plan_items,
     plan_probe,
     plan_reduction,
+    plan_stencil,
+    plan_units,
 )
 from shmarray.engine.probing import FirstItemJob, ProbeJob
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
@@ -36,6 +38,8 @@ __all__ = [
     "plan_items",
     "plan_probe",
     "plan_reduction",
+    "plan_stencil",
+    "plan_units",
     "reduce_ufunc",
     "run",
     "run_crash_safe",

@@ -17,6 +17,7 @@ __all__ = [
     "allocate",
     "item_pointer",
     "item_storer",
+    "plain_integer",
     "read_word",
     "release",
     "reserve_words",
@@ -49,6 +50,16 @@ def write_word(typingctx, address, index, value):  # type: ignore[no-untyped-def
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def plain_integer(typingctx, value):  # type: ignore[no-untyped-def]
+    """The same int64, but no constant to numba, which would compile what takes it anew for each value."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return args[0]
+
+    return types.int64(types.int64), codegen
 
 
 def reserve_words(count: int) -> Any:

@@ -27,8 +27,10 @@ __all__ = [
     "plan_items",
     "plan_probe",
     "plan_reduction",
+    "plan_stencil",
     "plan_ufunc",
     "plan_ufunc_reduction",
+    "plan_units",
 ]
 
 
@@ -151,6 +153,82 @@ def _changeable(operands: Sequence[Operand], output: Array | None) -> Sequence[O
     if output is not None:
         return operands[-1:]
     return [operand for operand in operands if operand.array.flags.writeable]
+
+
+def plan_stencil(
+    name: str,
+    kernel: tuple[int, Any],
+    inputs: Sequence[Array | np.generic],
+    output: Array,
+    grid: ChunkGrid,
+    halo: Sequence[int],
+    modes: Sequence[int],
+    cvals: Sequence[np.generic],
+    *,
+    caller_joins: bool,
+) -> Plan:
+    """A plan that runs a stencil's driver (`shmarray.engine.stencil`) over a grid.
+
+    Parameters
+    ----------
+    inputs : sequence of ndarray or NumPy scalar
+        Arrays broadcast to the grid's shape; none of them shares memory with the output.
+    output : ndarray
+        Contiguous along the last dimension.
+    halo, modes : sequence of int
+        By dimension.
+    cvals : sequence of NumPy scalar
+        Of each array, of its dtype.
+    """
+    arrays = [value for value in inputs if isinstance(value, np.ndarray)]
+    operands = [Operand.of(array) for array in (*arrays, output)]
+    values = [value for value in inputs if not isinstance(value, np.ndarray)]
+    constants, offsets = constant_bytes([*cvals, *values])
+    words: list[int] = []
+    for dimension in zip(grid.shape, grid.chunks, grid.counts, halo, modes, strict=True):
+        words += dimension
+    places, constant_places = [], []
+    for k, operand in enumerate(operands):
+        array = operand.array
+        strides = broadcast_strides(array.shape, array.strides, grid.shape)
+        places.append((len(words), operand.place))
+        if k < len(arrays):
+            constant_places.append((len(words) + 2, offsets[k]))
+        is_packed = strides[-1] == array.itemsize or grid.shape[-1] == 1
+        words += [0, array.itemsize, 0, int(is_packed), *strides]
+    for offset in offsets[len(arrays) :]:
+        constant_places.append((len(words), offset))
+        words.append(0)
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    nbytes = max(array.nbytes for array in (*arrays, output))
+    return Plan(
+        name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
+    )
+
+
+def plan_units(
+    name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int
+) -> Plan:
+    """A plan that runs a ready-made kernel (`shmarray.engine.units`) over `units` units of work, `step` at a time.
+
+    Arrays are handed over whole; no two of them overlap if one is written.
+    """
+    operands = [Operand.of(value) for value in values if isinstance(value, np.ndarray)]
+    constants, offsets = constant_bytes([value for value in values if not isinstance(value, np.ndarray)])
+    words, places, constant_places = [units, step], [], []
+    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            places.append((len(words), next(remaining_operands).place))
+            words += [0, *value.shape, *value.strides]
+        else:
+            constant_places.append((len(words), next(remaining_offsets)))
+            words.append(0)
+    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    nbytes = max(operand.array.nbytes for operand in operands)
+    return Plan(
+        name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel]
+    )
 
 
 def plan_function(

@@ -5,13 +5,15 @@ The names are loaded when first asked for: importing this package imports no num
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shmarray._lazy import lazy_names
 
 if TYPE_CHECKING:
     from shmarray.jit.compilation import Code, compile, load
     from shmarray.jit.counters import Statistics, statistics
     from shmarray.jit.facts import remember
-    from shmarray.jit.functions import return_type, scalar
+    from shmarray.jit.functions import compiled_return_type, return_type, scalar
     from shmarray.jit.identity import Fingerprint, fingerprint
     from shmarray.jit.policy import options
 
@@ -20,6 +22,7 @@ __all__ = [
     "Fingerprint",
     "Statistics",
     "compile",
+    "compiled_return_type",
     "fingerprint",
     "load",
     "options",
@@ -29,11 +32,12 @@ __all__ = [
     "statistics",
 ]
 
-_HOMES = {
+_homes = {
     "Code": "compilation",
     "Fingerprint": "identity",
     "Statistics": "counters",
     "compile": "compilation",
+    "compiled_return_type": "functions",
     "fingerprint": "identity",
     "load": "compilation",
     "options": "policy",
@@ -42,17 +46,4 @@ _HOMES = {
     "scalar": "functions",
     "statistics": "counters",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -28,6 +28,7 @@ from shmarray.jit.failures import compile_error
 from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import options
 from shmarray.jit.substitution import libraries
+from shmarray.segment.interrupts import never_lost
 
 __all__ = ["Code", "compile", "load"]
 
@@ -104,7 +105,7 @@ def compile(  # the counterpart of `load`
     if found is not None:
         count("loaded_from_memory")
         return found[0]
-    with _compiling:
+    with _compiling, never_lost():
         found = _memory.get(print_)
         if found is not None:
             count("loaded_from_memory")

@@ -13,7 +13,7 @@ from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.substitution import Family, KernelDispatcher
 
-__all__ = ["return_type", "scalar"]
+__all__ = ["compiled_return_type", "return_type", "scalar"]
 
 
 def scalar(function: Callable[..., Any], *, precise: bool = False, debug: bool = False) -> KernelDispatcher:
@@ -59,15 +59,24 @@ def return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) -> Any:
     if data is not None:
         result = pickle.loads(data)
     else:
-        try:
-            dispatcher.compile(arguments)
-        except Exception as error:
-            raise compile_error(error, dispatcher) from error.with_traceback(None)
-        result = dispatcher.overloads[arguments].signature.return_type
+        result = compiled_return_type(dispatcher, arguments)
         if prints.stable and _is_plain(result):
             store.write(key, pickle.dumps(result))
     _types[key] = result, prints
     return result
+
+
+def compiled_return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) -> Any:
+    """The same, asked of the compiler and not of the cache: for types that note what they see of the function.
+
+    The caller remembers the answer.
+    """
+    arguments = tuple(argtypes)
+    try:
+        dispatcher.compile(arguments)
+    except Exception as error:
+        raise compile_error(error, dispatcher) from error.with_traceback(None)
+    return dispatcher.overloads[arguments].signature.return_type
 
 
 def _is_plain(kind: Any) -> bool:

@@ -55,11 +55,24 @@ def _candidates() -> list[str]:
     named = os.environ.get("SHMARRAY_CACHE_DIR")
     candidates = [named] if named else []
     if not named:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(_home(), ".cache")
         if os.path.isabs(home):
             candidates.append(os.path.join(home, "shmarray"))
     candidates.append(os.path.join(os.environ.get("TMPDIR") or "/tmp", f"shmarray-cache-{os.geteuid()}"))
     return candidates
+
+
+def _home() -> str:
+    """The user's home; an empty HOME, which `expanduser` would take for the root directory, says nothing."""
+    named = os.environ.get("HOME")
+    if named:
+        return named
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except (ImportError, KeyError):  # a user without an entry, as in containers
+        return ""
 
 
 def read(key: bytes) -> bytes | None:

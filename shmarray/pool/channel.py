@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from shmarray.segment.failpoints import ARMED, reach
+
 __all__ = ["Channel", "ChannelClosedError"]
 
 _PACKET_NBYTES = 64 * 1024  # well under the default buffer of a Unix socket
@@ -46,6 +48,8 @@ class Channel:
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
         """A channel and the socket for the other end, to be inherited by a new process."""
+        if ARMED:
+            reach("dispatch.socket")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
@@ -74,6 +78,8 @@ class Channel:
         try:
             if packet is _SPILLED:
                 own.append(_spill(pickled))
+            if ARMED and descriptors:
+                reach("dispatch.duplicate")
             own.extend(map(os.dup, descriptors))
         except BaseException:  # no descriptor left
             for fd in own:
@@ -90,6 +96,8 @@ class Channel:
             if descriptors:
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
             try:
+                if ARMED:
+                    reach("dispatch.send")
                 self._socket.sendmsg([packet], ancillary)
             except OSError as error:
                 if error.errno in _LATER:
@@ -117,6 +125,8 @@ class Channel:
                 return None
         ancillary_nbytes = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
         try:
+            if ARMED:
+                reach("worker.receive")
             packet, ancillary, _, _ = self._socket.recvmsg(_PACKET_NBYTES + 1, ancillary_nbytes)
         except (BlockingIOError, InterruptedError):
             return None

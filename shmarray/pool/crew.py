@@ -20,8 +20,9 @@ from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Death, describe_death
 from shmarray.pool.output import OutputRelay
-from shmarray.pool.page import ACTIVE, CURRENT, EPOCH, READY, DispatchPage
+from shmarray.pool.page import ACTIVE, COUNT, CURRENT, EPOCH, READY, DispatchPage
 from shmarray.pool.process import WorkerProcess
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Have at least `count` workers; they come up while the caller goes on."""
+        if ARMED:
+            reach("dispatch.relay")
         self.relay.start()
         for lane in range(len(self.workers) + 1, count + 1):
             self.workers.append(self._spawn(lane))
@@ -127,8 +130,9 @@ class Crew:
                 self.replace(worker)
 
     def worked(self) -> None:
-        """Workers have shown that they can."""
-        self._failed_starts = 0
+        """A call has gone well: what failed to start before did not do so in a row, if workers had a part in it."""
+        if self._failed_starts and any(self.page.words[self.page.slot(one.lane, COUNT)] for one in self.workers):
+            self._failed_starts = 0
 
     def _spawn(self, lane: int) -> WorkerProcess:
         self.page.clear_lane(lane)
@@ -205,6 +209,8 @@ class Crew:
                 if segment is None:  # cannot be: the plan that is dispatched holds its arrays
                     raise RuntimeError("a segment of a running job is gone")
                 registry.lent(segment, may_be_kept=ticket.runs_python)
+                if ARMED:
+                    reach("dispatch.open")
                 fd = segment.open_unlocked()
                 try:
                     if key in ticket.leased:

@@ -35,6 +35,7 @@ from enum import IntEnum
 import numpy as np
 
 from shmarray.segment import map_descriptor, unmap
+from shmarray.segment.failpoints import ARMED, reach
 
 __all__ = ["MAX_CHUNKS", "MAX_LANES", "ChunkState", "DispatchPage"]
 
@@ -80,8 +81,12 @@ class DispatchPage:
 
         A `private` one is for this process alone: a forked child gets a copy, and does not claim its parent's chunks.
         """
+        if ARMED:
+            reach("dispatch.page")
         fd = os.memfd_create("shmarray-dispatch", os.MFD_CLOEXEC)
         try:
+            if ARMED:
+                reach("dispatch.reserve")
             os.posix_fallocate(fd, 0, _NBYTES)
             return cls(fd, private=private)
         except BaseException:

@@ -195,6 +195,7 @@ class Pool:
                             crew = self._make_ready(crew, limit)
                     round_ = Round(crew, ticket, limit, deadline, watch)
                     if round_.publish(start, stop, caller):
+                        crew.worked()
                         return COMPLETE
                     return round_.sort_out()
                 finally:

@@ -18,6 +18,7 @@ from typing import Any
 
 from shmarray.pool.channel import Channel
 from shmarray.pool.outcome import Death
+from shmarray.segment.failpoints import ARMED, reach
 
 __all__ = ["WorkerProcess", "memory_kills"]
 
@@ -76,8 +77,12 @@ class WorkerProcess:
         self._kills_before = memory_kills()
         self.channel, theirs = Channel.pair()
         try:
+            if ARMED:
+                reach("dispatch.spawn")
             self.pid = _spawn(lane, page_fd, theirs.fileno(), output_fds)
             try:
+                if ARMED:
+                    reach("dispatch.watch")
                 self._pidfd = os.pidfd_open(self.pid)
             except OSError:  # no descriptor left: a process that cannot be watched must not stay
                 os.kill(self.pid, signal.SIGKILL)

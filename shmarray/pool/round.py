@@ -25,6 +25,7 @@ from shmarray.pool.crew import CannotStartError, Crew
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Death, Failure, Outcome
 from shmarray.pool.page import COUNT, FAILED, FPE, ChunkState
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Round:
         self.start, self.stop = start, stop
         crew.unsettled = True
         try:
+            if ARMED:
+                reach("dispatch.publish")
             self.epoch = calls.publish(address, number, start, stop, limit)
             while caller is not None:
                 try:
@@ -81,6 +84,8 @@ class Round:
                     self.outcome.failures.append(Failure.of(crew.caller.mark_failed(), error))
                     break
                 self._look()
+            if ARMED:
+                reach("dispatch.settle")
             while not (settled := calls.settle(address, limit, crew.spin_ns, bite_ns)):
                 self._look()
         except BaseException:

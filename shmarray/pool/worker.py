@@ -29,6 +29,7 @@ from shmarray.pool.lane import Lane, SegmentKey
 from shmarray.pool.output import write_through_page
 from shmarray.pool.page import ACTIVE, CONTROL, EPOCH, JOB, READY, SAID, DispatchPage
 from shmarray.segment import map_descriptor, unmap
+from shmarray.segment.failpoints import ARMED, reach
 
 __all__ = ["Worker", "current_worker", "main"]
 
@@ -63,6 +64,8 @@ class Worker(Lane):
         control = -1  # unlike any count: messages are read before the first job
         seen = 0
         while True:
+            if ARMED:
+                reach("worker.wait")
             epoch = await_job(address, lane, seen, control, self._spin_ns)
             if epoch < 0:
                 control = int(words[control_word])
@@ -94,6 +97,8 @@ class Worker(Lane):
 
     def finish(self, index: int) -> None:
         """Mark a chunk of a Python job as done. What was written for it is on its way by then, and noted."""
+        if ARMED:
+            reach("worker.finish")
         sys.stdout.flush()
         sys.stderr.flush()
         if _unread(1) or _unread(2):  # by C code, or a process that the chunk has started
@@ -161,6 +166,8 @@ class Worker(Lane):
 
     def _map(self, key: SegmentKey, nbytes: int, descriptors: list[int], *, writable: bool) -> None:
         try:
+            if ARMED:
+                reach("worker.map")
             if not descriptors:  # the kernel drops what goes past the limit of open files
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self.addresses[key] = map_descriptor(descriptors[0], nbytes, writable=writable)
@@ -173,6 +180,8 @@ class Worker(Lane):
         self._unmappable.pop(key, None)
         address = self.addresses.pop(key, None)
         if address is not None:
+            if ARMED:
+                reach("worker.unmap")
             unmap(address, self._sizes.pop(key))
 
     def _apply(self, settings: dict[str, Any]) -> None:

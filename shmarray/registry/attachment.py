@@ -31,7 +31,7 @@ from shmarray.errors import (
 )
 from shmarray.registry.creation import segment_class
 from shmarray.registry.names import check_name, public_name
-from shmarray.registry.removal import OPEN_FLAGS, read_page
+from shmarray.registry.removal import OPEN_FLAGS, read_page, try_exclusive
 from shmarray.registry.store import store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -161,33 +161,39 @@ def attach_file(
     shown = label or file_name
     until_s = 0.0
     while True:
-        if ARMED:
-            reach("attach.open")
         fd = _open(path, shown, namespace)
         try:
             size = _check_file(fd, path, shown)
             if key is not None and (_key(fd) != key):
                 raise _not_found(shown, namespace)
-            if ARMED:
-                reach("attach.lock")
             if _lock(fd, shown) and (found := _read(fd, size, shown, label)) is not None:
-                if ARMED:
-                    reach("attach.map")
                 mapping = _map(fd, size, found, mode, file_name, namespace)
                 store.admit(mapping)
-                if ARMED:
-                    reach("attach.done")
                 return kind._of(mapping, store)
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)
-        # Destroyed, or its owner is taking it back: look again, the name may be another's by now.
+        # Destroyed, or its owner is taking it back: look again, the name may be another's by now. If nobody has it
+        # any more (not asked at once: the owner is mostly through in microseconds), the owner died over that.
         now = time.monotonic()
+        dead = until_s > 0 and _is_dead(fd)
+        if ARMED:
+            reach("attach.close")
+        os.close(fd)
         until_s = until_s or now + _PATIENCE_S
-        if now > until_s:
+        if dead or now > until_s:
             raise _not_found(shown, namespace)
         time.sleep(0)
+
+
+def _is_dead(fd: int) -> bool:
+    """Whether nobody but us holds the file. Our shared lock is gone then, and also if not."""
+    try:
+        if ARMED:
+            reach("attach.lock")
+        return try_exclusive(fd)
+    except OSError:
+        return False
 
 
 def _key(fd: int) -> tuple[int, int]:
@@ -222,6 +228,8 @@ def _open_past_leases(path: str, flags: int) -> int:
     """Open; a dropper asks by a lease of some microseconds who else has the file open, so try again."""
     until_s = 0.0
     while True:
+        if ARMED:
+            reach("attach.open")
         try:
             return os.open(path, flags)
         except BlockingIOError:
@@ -250,6 +258,8 @@ def _refused(path: str, shown: str, reason: str) -> SegmentAccessError:
 
 def _check_file(fd: int, path: str, shown: str, *, forbidden: int = 0o077) -> int:
     """The size of a regular file that is ours alone."""
+    if ARMED:
+        reach("attach.stat")
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         kind = "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file"
@@ -265,6 +275,8 @@ def _lock(fd: int, shown: str) -> bool:
     """Say that we are here. False when the file has been destroyed meanwhile."""
     until_s = 0.0
     while True:
+        if ARMED:
+            reach("attach.lock")
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -279,6 +291,8 @@ def _lock(fd: int, shown: str) -> bool:
                 ) from None
             time.sleep(20e-6)
             continue
+        if ARMED:
+            reach("attach.linked")
         return os.fstat(fd).st_nlink > 0
 
 
@@ -290,11 +304,15 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
             "is another program's (shmarray.from_raw adopts such)",
             name=shown,
         )
+    if ARMED:
+        reach("attach.read")
     page = read_page(fd, size)
     if is_known_layout(page):
         generation = Words.of_page(page).generation
         if generation & 1:
             return None
+        if ARMED:
+            reach("attach.say")
         os.pwrite(fd, b"\1", size - DESCRIPTOR_NBYTES + EXPORTED)
         libc.fence()  # our word before our second reading
         if not _is_still(page, fd, size):
@@ -315,6 +333,8 @@ def _read(fd: int, size: int, shown: str, name: str | None) -> Descriptor | None
 
 def _is_still(page: bytes, fd: int, size: int) -> bool:
     """Whether a file's descriptor is what it was when `page` was read, with no owner in between."""
+    if ARMED:
+        reach("attach.read-again")
     now = read_page(fd, size)
     return now[:USER_LOCK] == page[:USER_LOCK] and Words.of_page(now).generation == Words.of_page(page).generation
 
@@ -331,6 +351,8 @@ def _map(
     fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
 ) -> Mapping:
     try:
+        if ARMED:
+            reach("attach.map")
         address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
     except OSError as error:
         raise OutOfSharedMemoryError(
@@ -341,6 +363,8 @@ def _map(
             limit="address space",
         ) from error
     if length >= 2 * 1024 * 1024:
+        if ARMED:
+            reach("attach.advise")
         libc.advise_huge(address, length)
     mapping = Mapping(
         address=address,
@@ -391,6 +415,8 @@ def adopt(file_name: str, nbytes: int, *, mode: str = "r+") -> Segment:
             raise ValueError(f"segment {bare!r} has {size} bytes; this shape and dtype need {nbytes}")
         if not size:
             raise ValueError(f"segment {bare!r} has no bytes yet; its maker has not given it a size")
+        if ARMED:
+            reach("attach.lock")
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         descriptor = Descriptor((nbytes,), np.dtype("u1"), nbytes)
         mapping = _map(fd, size, descriptor, mode, bare, "")

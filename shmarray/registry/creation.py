@@ -247,7 +247,7 @@ def _obtain(nbytes: int, namespace: str, *, nameless: bool) -> Mapping:
                 raise
             # What is kept for reuse and what a crash has left go first.
             store.trim()
-            with suppress(OSError):  # when it is descriptors that are short, gc has none either
+            with suppress(OSError, ShmArrayError):  # when it is descriptors that are short, gc has none either
                 reclaim.gc()
     raise AssertionError
 
@@ -277,26 +277,28 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
             if ARMED:
                 reach("create.lock")
             fcntl.flock(fd, fcntl.LOCK_SH)
+            if ARMED:
+                reach("create.stat")
             status = os.fstat(fd)
         except BaseException:
             _close_new(fd, file_name)
             raise
         if file_name is None or status.st_nlink:
             break
+        if ARMED:
+            reach("create.close")
         os.close(fd)  # a gc came between the making and the lock, and took it for a dead one
     address = 0
     try:
-        if ARMED:
-            reach("create.reserve")
         populated = False
         if length >= _HUGE_NBYTES and heeds_huge_advice():
+            if ARMED:
+                reach("create.truncate")
             os.ftruncate(fd, length)
             address = _map(fd, length)
             populated = populate(address, length)
         if not populated:
             reserve(fd, length)
-        if ARMED:
-            reach("create.map")
         address = address or _map(fd, length)
     except BaseException:
         if address:
@@ -322,6 +324,8 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
 
 def _map(fd: int, length: int) -> int:
     try:
+        if ARMED:
+            reach("create.map")
         address = libc.map_descriptor(fd, length, writable=True)
     except OSError as error:
         raise OutOfSharedMemoryError(
@@ -332,14 +336,20 @@ def _map(fd: int, length: int) -> int:
             limit="address space",
         ) from error
     if length >= _HUGE_NBYTES:
+        if ARMED:
+            reach("create.advise")
         libc.advise_huge(address, length)
     return address
 
 
 def _close_new(fd: int, file_name: str | None) -> None:
+    if ARMED:
+        reach("create.close")
     os.close(fd)
     if file_name is not None:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # else gc finds it
+            if ARMED:
+                reach("create.unlink")
             os.unlink(f"{DIRECTORY}/{file_name}")
 
 
@@ -348,17 +358,19 @@ _NOTHING = Descriptor((), np.dtype("u1"), 1)
 
 def _open_new(namespace: str) -> tuple[int, str | None]:
     """A new, empty file, without a name where that can be."""
-    if ARMED:
-        reach("create.open")
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
         if _O_TMPFILE and not os.environ.get("SHMARRAY_NO_TMPFILE"):
             try:
+                if ARMED:
+                    reach("create.open")
                 return os.open(DIRECTORY, flags | _O_TMPFILE, 0o600), None
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
         file_name = new_private_name(namespace)
+        if ARMED:
+            reach("create.open-private")
         return os.open(f"{DIRECTORY}/{file_name}", flags | os.O_CREAT | os.O_EXCL, 0o600), file_name
     except OSError as error:
         raise _not_opened(error) from error
@@ -462,12 +474,18 @@ def _replace(mapping: Mapping, wanted: str) -> None:
     assert is_private(mapping.file_name)
     with store, store.names.held(mapping.namespace):
         try:
+            if ARMED:
+                reach("create.look")
             old = os.stat(path, follow_symlinks=False)
             if not stat.S_ISREG(old.st_mode) or old.st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            if ARMED:
+                reach("create.rename")
             os.rename(mapping.path or "", path)
             store.forget_name(wanted, (old.st_dev, old.st_ino))
         except FileNotFoundError:
+            if ARMED:
+                reach("create.rename")
             os.rename(mapping.path or "", path)
         except OSError as error:
             raise SegmentAccessError(

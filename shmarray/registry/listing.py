@@ -58,6 +58,8 @@ class SegmentInfo(NamedTuple):
         Some of its content is unknown, or a crash-safe call on it is under way or was cut short.
     dirty_reason : str
         What is known of that, for people; "" where it is not dirty.
+    in_flight : bool
+        A handle is on its way: it stays for a while, also without holders.
     """
 
     name: str | None
@@ -71,6 +73,7 @@ class SegmentInfo(NamedTuple):
     holders: tuple[int, ...]
     dirty: bool
     dirty_reason: str = ""
+    in_flight: bool = False
 
 
 class Usage(NamedTuple):
@@ -158,7 +161,8 @@ def _read(file_name: str, namespace: str) -> tuple[tuple[int, int], Descriptor, 
 
 
 def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> SegmentInfo:
-    dirty = bool(Words.of_page(page).dirty)
+    words = Words.of_page(page)
+    dirty = bool(words.dirty)
     return SegmentInfo(
         name=descriptor.name,
         shape=descriptor.shape,
@@ -171,6 +175,7 @@ def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> Segm
         holders=holders,
         dirty=dirty,
         dirty_reason=unpack_reason(page[REASON : REASON + REASON_NBYTES]) if dirty else "",
+        in_flight=words.is_in_flight,
     )
 
 

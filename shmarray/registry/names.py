@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from typing import cast
 
 __all__ = [
     "check_name",
@@ -35,7 +34,7 @@ _SALT = os.urandom(6).hex()
 _count = itertools.count()
 
 #: Names found good lately: the same few are made and opened again and again.
-_good: set[object] = set()
+_good: set[str] = set()
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -51,10 +50,10 @@ def check_name(name: object) -> str:
     ValueError: 'a/b' is no name for an array: use 1 to 200 characters of A-Z a-z 0-9 . _ -, not \
 starting with a dot
     """
-    if name in _good:
-        return cast(str, name)
     if not isinstance(name, str):
         raise TypeError(f"an array's name must be a str; got {type(name).__name__}: {name!r}")
+    if name in _good:
+        return name
     if not _NAME.fullmatch(name):
         shown = name if len(name) <= 80 else f"{name[:77]}..."
         reason = f" (this one has {len(name)})" if len(name) > 200 else ""

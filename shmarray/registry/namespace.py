@@ -22,11 +22,15 @@ import time
 
 from shmarray.errors import SegmentAccessError, ShmArrayError
 from shmarray.registry.names import lock_name
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import Guards
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
 __all__ = ["NamespaceBusyError", "NamespaceLock"]
+
+#: After a wait that was in vain, those who can do without the lock do not wait again for so long.
+_BACK_OFF_S = 10.0
 
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB if fcntl is not None else 0
 
@@ -50,24 +54,32 @@ class NamespaceLock:
         self._watched = False
         self._depth = 0
         self._held: str | None = None
+        #: Namespace -> when somebody may be worth waiting for again, who was not when we last waited.
+        self._stuck_until_s: dict[str, float] = {}
         self._guards = Guards()
 
-    def held(self, namespace: str, *, timeout_s: float = 10.0) -> NamespaceLock:
-        """Wait for the lock of `namespace`; release it by leaving the `with` block."""
+    def held(self, namespace: str, *, timeout_s: float = 10.0, when_stuck: bool = True) -> NamespaceLock:
+        """Wait for the lock of `namespace`; release it by leaving the `with` block.
+
+        With `when_stuck=False`, for what gc can do as well: if the last wait was in vain, not long ago, do not
+        wait again. A stopped process costs its neighbours half a second then, not half a second a drop.
+        """
         self._guards.enter()  # until the block is left: Ctrl-C must not leave the lock taken
         try:
-            self._take(namespace, timeout_s)
+            self._take(namespace, timeout_s, when_stuck)
         except BaseException:
             self._guards.leave()
             raise
         return self
 
-    def _take(self, namespace: str, timeout_s: float) -> None:
+    def _take(self, namespace: str, timeout_s: float, when_stuck: bool) -> None:
         if self._depth:
             # A signal handler on top of a section of ours. The same namespace is ours already.
             if self._held != namespace:
                 raise NamespaceBusyError(f"the lock of namespace {self._held!r} is held below this call")
         elif not self._try(namespace):
+            if not when_stuck and time.monotonic() < self._stuck_until_s.get(namespace, 0.0):
+                raise _busy(namespace, timeout_s)
             self._wait(namespace, timeout_s)
         self._depth += 1
 
@@ -88,13 +100,24 @@ class NamespaceLock:
         while True:
             if namespace != self.namespace:
                 self._open(namespace)
+            if ARMED:
+                reach("names.lock")
             try:
                 fcntl.flock(self._fd, _EXCLUSIVE)
             except BlockingIOError:
                 return False
-            if os.fstat(self._fd).st_nlink:
+            try:
+                if ARMED:
+                    reach("names.stat")
+                linked = os.fstat(self._fd).st_nlink
+            except BaseException:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)  # or nobody ever had it again
+                raise
+            if linked:
                 self._held = namespace
                 return True
+            if ARMED:
+                reach("names.close")
             os.close(self._fd)
             self.namespace = None
 
@@ -103,11 +126,12 @@ class NamespaceLock:
         until_s = time.monotonic() + timeout_s
         pause_s = 20e-6
         while not self._try(namespace):
-            if time.monotonic() > until_s:
-                raise NamespaceBusyError(
-                    f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
-                    f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
-                )
+            now = time.monotonic()
+            if now > until_s:
+                if len(self._stuck_until_s) > 16:
+                    self._stuck_until_s.clear()
+                self._stuck_until_s[namespace] = now + _BACK_OFF_S
+                raise _busy(namespace, timeout_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 2e-3)
 
@@ -117,6 +141,8 @@ class NamespaceLock:
     def __exit__(self, *exception: object) -> None:
         self._depth -= 1
         if not self._depth:
+            if ARMED:
+                reach("names.unlock")
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._guards.leave()
 
@@ -127,13 +153,19 @@ class NamespaceLock:
         fd, namespace = self._fd, self.namespace
         self.namespace = None
         try:
+            if ARMED:
+                reach("names.forget")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             prefix, lock = f"{namespace}~", lock_name(namespace)
             alone = not any(name.startswith(prefix) and name != lock for name in os.listdir(DIRECTORY))
             if alone and os.fstat(fd).st_nlink:
+                if ARMED:
+                    reach("names.unlink")
                 os.unlink(f"{DIRECTORY}/{lock}")
         except OSError:
             pass  # in use: its user, or the next gc, sees to it
+        if ARMED:
+            reach("names.close")
         os.close(fd)
 
     def abandon_in_child(self) -> None:
@@ -144,9 +176,18 @@ class NamespaceLock:
         self._depth = 0
 
 
+def _busy(namespace: str, timeout_s: float) -> NamespaceBusyError:
+    return NamespaceBusyError(
+        f"another process has held the lock of namespace {namespace!r} for {timeout_s:g} s; "
+        f"it is probably stopped: see who has {DIRECTORY}/{lock_name(namespace)} open"
+    )
+
+
 def _open(namespace: str) -> int:
     path = f"{DIRECTORY}/{lock_name(namespace)}"
     try:
+        if ARMED:
+            reach("names.open")
         fd = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         raise _unusable(path, error.strerror or "it cannot be opened") from error

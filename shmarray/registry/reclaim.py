@@ -8,12 +8,13 @@ Invariants
 * Except on the user's word, a file is removed only under the namespace's lock, under an exclusive lock
   on itself, and while its name still means this inode.
 * Never removed by gc: a segment to be kept, one with a handle in flight, one of an unknown magic or a
-  newer layout version, another user's, anything that is not a regular file.
+  newer layout version, another user's, one that lets others in, anything that is not a regular file.
 """
 
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import stat
 import time
@@ -21,9 +22,9 @@ from collections import deque
 from contextlib import suppress
 
 from shmarray.configuration import config
-from shmarray.errors import SegmentAccessError, SegmentNotFoundError, ShmArrayError
+from shmarray.errors import OutOfSharedMemoryError, SegmentAccessError, SegmentNotFoundError, ShmArrayError
 from shmarray.registry.names import check_name, is_private, is_public, label_of, lock_name, public_name
-from shmarray.registry.removal import OPEN_FLAGS, is_at, read_page, try_exclusive
+from shmarray.registry.removal import DROP_PATIENCE_S, OPEN_FLAGS, is_at, read_page, try_exclusive
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, Descriptor, Words, is_known_layout
 from shmarray.segment.failpoints import ARMED, reach
@@ -34,6 +35,8 @@ __all__ = ["file_names", "gc", "reclaim_name", "step", "unlink", "unlink_file"]
 
 #: gc within creation: how often a round begins, and how many files one creation looks at.
 _ROUND_S = 5.0
+#: How long a gc that was asked for waits for the namespace's lock; whoever opens the file at hand waits with it.
+_GC_PATIENCE_S = 2.0
 _STEP = 4
 #: How long a creation waits for somebody who is removing the old file of its name.
 _PATIENCE_S = 1.0
@@ -42,26 +45,46 @@ _PATIENCE_S = 1.0
 def file_names(namespace: str) -> list[str]:
     """All files of a namespace but its lock."""
     prefix, lock = f"{namespace}~", lock_name(namespace)
-    return [name for name in os.listdir(DIRECTORY) if name.startswith(prefix) and name != lock]
-
-
-def _reclaim(file_name: str, namespace: str) -> str | None:
-    """Remove one file if it may be; returns what to call it, None when it stays."""
-    path = f"{DIRECTORY}/{file_name}"
-    if ARMED:
-        reach("gc.open")
     try:
+        if ARMED:
+            reach("gc.list")
+        found = os.listdir(DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OutOfSharedMemoryError(
+            f"no file descriptor is free to list {DIRECTORY}; raise the limit (ulimit -n) or close files",
+            nbytes=0,
+            free_nbytes=0,
+            limit="file descriptors",
+        ) from error
+    return [name for name in found if name.startswith(prefix) and name != lock]
+
+
+def _reclaim(file_name: str, namespace: str, *, timeout_s: float = DROP_PATIENCE_S) -> str | None:
+    """Remove one file if it may be; returns what to call it, None when it stays.
+
+    A lock of the namespace that somebody is stuck with is waited for `timeout_s` once, not for every file.
+    """
+    path = f"{DIRECTORY}/{file_name}"
+    try:
+        if ARMED:
+            reach("gc.open")
         fd = os.open(path, OPEN_FLAGS)
     except OSError:
         return None  # gone, not ours, or no regular file
     try:
+        if ARMED:
+            reach("gc.stat")
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             return None
         if ARMED:
             reach("gc.lock")
         if not try_exclusive(fd):
             return None  # alive
+        if ARMED:
+            reach("gc.read")
         page = read_page(fd, status.st_size)
         label = label_of(file_name)
         if is_known_layout(page):
@@ -76,18 +99,20 @@ def _reclaim(file_name: str, namespace: str) -> str | None:
                     replay_held(fd, file_name, namespace)
         elif not is_private(file_name) or any(page[:12]):
             return None  # a private file of zeros is one whose maker died before it wrote anything
-        with store, store.names.held(namespace):
+        with store, store.names.held(namespace, timeout_s=timeout_s, when_stuck=False):
+            if ARMED:
+                reach("gc.look")
             if not is_at(path, (status.st_dev, status.st_ino)):
                 return None
             if ARMED:
                 reach("gc.unlink")
             os.unlink(path)
-        if ARMED:
-            reach("gc.close")
         return label
     except (ShmArrayError, OSError):
         return None  # corrupt, or the namespace is busy
     finally:
+        if ARMED:
+            reach("gc.close")
         os.close(fd)
 
 
@@ -114,7 +139,7 @@ def gc() -> list[str]:
     _rounds.pop(namespace, None)
     reclaimed = []
     for name in sorted(file_names(namespace)):
-        label = _reclaim(name, namespace)
+        label = _reclaim(name, namespace, timeout_s=_GC_PATIENCE_S)
         if label is not None and not is_private(name):
             reclaimed.append(label if is_public(name) else name)
     if os.path.exists(f"{DIRECTORY}/{lock_name(namespace)}"):
@@ -150,7 +175,10 @@ def step(namespace: str) -> None:
         if now < current.next_s:
             return
         current.next_s = now + _ROUND_S
-        todo.extend(file_names(namespace))
+        try:
+            todo.extend(file_names(namespace))
+        except (OSError, ShmArrayError):  # no descriptor for the listing: creation will say so better
+            return
     for _ in range(_STEP):
         try:
             name = todo.popleft()
@@ -181,12 +209,16 @@ class _Holders(enum.Enum):
 
 def _holders(path: str) -> _Holders:
     try:
+        if ARMED:
+            reach("create.who")
         fd = os.open(path, OPEN_FLAGS)
     except FileNotFoundError:
         return _Holders.NO_FILE
     except OSError:
         return _Holders.OTHERS
     try:
+        if ARMED:
+            reach("create.who-lock")
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return _Holders.OTHERS if os.fstat(fd).st_nlink else _Holders.NO_FILE
     except BlockingIOError:
@@ -204,6 +236,8 @@ def unlink_file(
     """
     path = f"{DIRECTORY}/{file_name}"
     with store, store.names.held(namespace):
+        if ARMED:
+            reach("unlink.look")
         try:
             status = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
@@ -220,6 +254,8 @@ def unlink_file(
                 "if it should not be there",
                 name=label,
             )
+        if ARMED:
+            reach("unlink.unlink")
         os.unlink(path)
         store.forget_name(file_name, (status.st_dev, status.st_ino))
 

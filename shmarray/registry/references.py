@@ -19,6 +19,7 @@ from shmarray.registry.attachment import adopt, attach_file, check_mode, second_
 from shmarray.registry.names import is_public, label_of
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.mapping import Mapping
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def export(segment: Segment) -> SegmentReference:
         return SegmentReference(mapping.file_name or "", "", mapping.key, 0, segment.nbytes)
     mapping = mapping.parent or mapping
     file_name = store.publish(mapping)
+    store.check_name(mapping)
     until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
     _set_deadline(mapping, until_ns)
     return SegmentReference(
@@ -72,8 +74,12 @@ def _set_deadline(mapping: Mapping, until_ns: int) -> None:
     if mapping.mode == "r+":
         mapping.words[DEADLINE >> 3] = until_ns
         return
+    if ARMED:
+        reach("publish.open")
     fd = mapping.open_unlocked()
     try:
+        if ARMED:
+            reach("publish.write")
         os.pwrite(fd, until_ns.to_bytes(8, "little"), mapping.length - DESCRIPTOR_NBYTES + DEADLINE)
     finally:
         os.close(fd)

@@ -18,7 +18,10 @@ from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
-__all__ = ["OPEN_FLAGS", "destroy", "destroy_held", "is_at", "read_page", "try_exclusive"]
+__all__ = ["DROP_PATIENCE_S", "OPEN_FLAGS", "destroy", "destroy_held", "is_at", "read_page", "try_exclusive"]
+
+#: How long a drop waits for the namespace's lock; past that the next gc sees to the file.
+DROP_PATIENCE_S = 0.5
 
 #: O_NONBLOCK, because somebody may have planted a FIFO; O_NOFOLLOW, or a symbolic link.
 OPEN_FLAGS = (
@@ -52,7 +55,7 @@ def is_at(path: str, key: tuple[int, int]) -> bool:
 def destroy(names: NamespaceLock, file_name: str, namespace: str, key: tuple[int, int]) -> bool:
     """Remove the file of a mapping that has just gone, if nobody else holds it."""
     path = f"{DIRECTORY}/{file_name}"
-    with names.held(namespace, timeout_s=0.5):
+    with names.held(namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
         if ARMED:
             reach("destroy.open")
         try:
@@ -61,19 +64,23 @@ def destroy(names: NamespaceLock, file_name: str, namespace: str, key: tuple[int
             return False
         try:
             if ARMED:
-                reach("destroy.lock")
+                reach("destroy.stat")
             status = os.fstat(fd)
+            if ARMED:
+                reach("destroy.lock")
             if (status.st_dev, status.st_ino) != key or not try_exclusive(fd):
                 return False
+            if ARMED:
+                reach("destroy.read")
             if not is_private(file_name) and Words.of_page(read_page(fd, status.st_size)).is_needed:
                 return False
             if ARMED:
                 reach("destroy.unlink")
             os.unlink(path)
-            if ARMED:
-                reach("destroy.close")
             return True
         finally:
+            if ARMED:
+                reach("destroy.close")
             os.close(fd)
 
 
@@ -86,11 +93,17 @@ def destroy_held(names: NamespaceLock, mapping: Mapping) -> bool:
     path = mapping.path
     if path is None or mapping.fd < 0:
         return False
-    with names.held(mapping.namespace, timeout_s=0.5):
+    with names.held(mapping.namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
+        if ARMED:
+            reach("destroy.lock")
         if not try_exclusive(mapping.fd) or not is_at(path, mapping.key):
             return False
+        if ARMED:
+            reach("destroy.read")
         if Words.of_page(read_page(mapping.fd, mapping.length)).is_needed:
             fcntl.flock(mapping.fd, fcntl.LOCK_SH)
             return False
+        if ARMED:
+            reach("destroy.unlink")
         os.unlink(path)
     return True

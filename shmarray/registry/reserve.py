@@ -15,12 +15,14 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from shmarray.errors import OutOfSharedMemoryError
 from shmarray.segment import libc
+from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.mapping import DIRECTORY
 
-__all__ = ["SLICE_NBYTES", "free_nbytes", "heeds_huge_advice", "populate", "reserve"]
+__all__ = ["SLICE_NBYTES", "GroupLimit", "free_nbytes", "group_limits", "heeds_huge_advice", "populate", "reserve"]
 
 SLICE_NBYTES = 8 * 1024 * 1024
 
@@ -140,6 +142,25 @@ def _memory_groups() -> list[tuple[str, str, str]]:
     return found
 
 
+class GroupLimit(NamedTuple):
+    """The memory limit of one control group: its folder, the limit, and what is left of it in bytes."""
+
+    folder: str
+    limit_nbytes: int
+    left_nbytes: int
+
+
+def group_limits() -> list[GroupLimit]:
+    """The memory limits that control groups set for this process, innermost first; empty where there is none."""
+    found = []
+    for folder, limit_file, usage_file in _memory_groups():
+        limit = _number(f"{folder}/{limit_file}")
+        if limit is not None and limit < 1 << 60:
+            used = (_number(f"{folder}/{usage_file}") or 0) - _reclaimable_nbytes(folder)
+            found.append(GroupLimit(folder, limit, max(0, limit - used)))
+    return found
+
+
 def free_nbytes() -> int:
     """Bytes that a new segment could take now, as far as known (up to 0.25 s old)."""
     return max(0, _headroom.left(0)[0])
@@ -180,6 +201,8 @@ def _in_slices(nbytes: int, take: Callable[[int, int], None]) -> None:
         if nbytes - offset > left:
             raise _out(nbytes, left + offset, limit)
         try:
+            if ARMED:
+                reach("create.reserve")
             take(offset, count)
         except OSError as error:
             if error.errno == errno.EFBIG:

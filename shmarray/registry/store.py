@@ -18,6 +18,7 @@ Invariants
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from _thread import RLock
@@ -27,11 +28,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shmarray.configuration import config
-from shmarray.errors import SegmentNotFoundError, ShmArrayError
+from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
 from shmarray.registry import reserve
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
-from shmarray.registry.removal import destroy, destroy_held
+from shmarray.registry.removal import DROP_PATIENCE_S, destroy, destroy_held, is_at
 from shmarray.segment import libc
 from shmarray.segment.descriptor import EXPORTED, GENERATION
 from shmarray.segment.failpoints import ARMED, reach
@@ -154,6 +155,8 @@ class Store:
         if mapping is None:
             return None
         try:
+            if ARMED:
+                reach("attach.look")
             status = os.lstat(f"{DIRECTORY}/{file_name}")
         except OSError:
             return None
@@ -199,23 +202,37 @@ class Store:
             if name is not None and not is_private(name):
                 return name
             wanted = new_unnamed_name(mapping.namespace)
-            if name is not None:
-                libc.rename_noreplace(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{wanted}")
-                self.named.pop(name, None)
-            elif mapping.linkable and mapping.fd >= 0:
-                libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
-                mapping.linkable = False
-            else:
-                label = mapping.descriptor.name
-                raise SegmentNotFoundError(
-                    f"array {label!r} was unlinked, so no other process can find it; keep its name "
-                    "until the others have attached",
-                    name=label,
-                )
+            if name is None and not (mapping.linkable and mapping.fd >= 0):
+                raise _unlinked(mapping)
+            try:
+                if ARMED:
+                    reach("publish.link")
+                if name is not None:
+                    libc.rename_noreplace(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{wanted}")
+                    self.named.pop(name, None)
+                else:
+                    libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
+                    mapping.linkable = False
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                    raise
+                raise OutOfSharedMemoryError(
+                    f"{DIRECTORY} has no room for the name that a handle needs (inodes or memory used up); "
+                    "drop arrays, see `shmarray ls`",
+                    nbytes=0,
+                    free_nbytes=0,
+                    limit=f"{DIRECTORY} inodes",
+                ) from error
             mapping.file_name = wanted
             if mapping.mode == "r+":
                 self.named[wanted] = mapping
             return wanted
+
+    def check_name(self, mapping: Mapping) -> None:
+        """`SegmentNotFoundError` when another program has removed the file's name."""
+        there = os.fstat(mapping.fd).st_nlink > 0 if mapping.fd >= 0 else is_at(mapping.path or "", mapping.key)
+        if not there:
+            raise _unlinked(mapping)
 
     def unlink(self, mapping: Mapping) -> None:
         """Remove the file's name."""
@@ -339,12 +356,12 @@ class Store:
             return False
         generation = words[_GENERATION]
         try:
-            with self.names.held(mapping.namespace, timeout_s=0.5):
+            with self.names.held(mapping.namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
+                if ARMED:
+                    reach("detach.withdraw")
                 if not os.fstat(fd).st_nlink:
                     mapping.file_name = None
                     return False
-                if ARMED:
-                    reach("detach.withdraw")
                 words[_GENERATION] = generation + 1
                 # Our odd generation must be out before we read their word (see `_read` of attachment);
                 # a lease has that barrier in it.
@@ -406,8 +423,8 @@ class Store:
         if mapping.fd >= 0:
             if ARMED:
                 reach("detach.close")
-            os.close(mapping.fd)
-            mapping.fd = -1
+            fd, mapping.fd = mapping.fd, -1
+            os.close(fd)
         for callback in self._watchers:
             callback(key)
         if mapping.parent is not None:
@@ -436,7 +453,13 @@ class Store:
             del self.with_fd[oldest]
             if oldest.linkable and oldest.file_name is None:
                 # Without the descriptor it could never be named again, so give it a private name.
-                hide(oldest)
+                try:
+                    hide(oldest)
+                except OSError:  # no room for one: it keeps its descriptor, and whoever asked is not to suffer
+                    self.with_fd[oldest] = None
+                    return
+            if ARMED:
+                reach("detach.close")
             os.close(oldest.fd)  # the mapping keeps the open file, and with it the lock
             oldest.fd = -1
 
@@ -479,9 +502,20 @@ class Store:
             self.names.forget()
 
 
+def _unlinked(mapping: Mapping) -> SegmentNotFoundError:
+    label = mapping.descriptor.name
+    return SegmentNotFoundError(
+        f"array {label or mapping.file_name!r} was unlinked, so no other process can find it; keep its name until the "
+        "others have attached (a SharedMemory reader of Python before 3.13 takes the name away when it ends)",
+        name=label,
+    )
+
+
 def hide(mapping: Mapping) -> None:
     """Give a nameless file a private name."""
     name = new_private_name(mapping.namespace)
+    if ARMED:
+        reach("create.hide")
     libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{name}")
     mapping.linkable = False
     mapping.file_name = mapping.hidden_name = name
@@ -493,8 +527,12 @@ def _is_sole_opener(mapping: Mapping) -> bool:
     try:
         # Whoever opens the file in between has a signal sent to us: by default SIGIO, which kills, so
         # SIGURG, which is ignored by default. Asked for each time: giving a lease back forgets it.
+        if ARMED:
+            reach("detach.lease")
         fcntl.fcntl(fd, _SETSIG, _SIGURG)
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
+        if ARMED:
+            reach("detach.lease-back.unlock")
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)
     except OSError:
         return False

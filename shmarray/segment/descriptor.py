@@ -213,10 +213,11 @@ class Descriptor(NamedTuple):
         except (ValueError, struct.error) as error:
             raise _corrupt(label, f"its descriptor is not readable: {error}") from error
         shape, grid = dimensions[:ndim], dimensions[ndim:]
-        expected = dtype.itemsize
+        expected = spread = dtype.itemsize
         for length in shape:
             expected *= length
-        if expected != nbytes or nbytes > capacity or max(shape, default=0) >= 2**63:
+            spread *= length or 1  # NumPy refuses what would overflow but for a zero
+        if expected != nbytes or nbytes > capacity or spread >= 2**63 or max(shape, default=0) >= 2**63:
             raise _corrupt(label, f"shape {shape} of {dtype} does not fit its {capacity} bytes")
         if flags & _CHUNKS and not all(0 < piece < 2**63 for piece in grid):
             raise _corrupt(label, f"chunks {grid} are not lengths")

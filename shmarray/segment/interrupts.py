@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 
 # The functions under those of `signal`, which look every handler up in two enumerations: 15 microseconds a block.
-from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found,unused-ignore]
+from _signal import SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found,unused-ignore]
 from types import FrameType
 from typing import Any
 
-__all__ = ["Guards", "held_back"]
+__all__ = ["Guards", "held_back", "never_lost"]
 
 
 class held_back:  # used as a statement: `with held_back() as interrupt`
@@ -68,6 +68,38 @@ class held_back:  # used as a statement: `with held_back() as interrupt`
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pressed = True
         self._frame = frame
+
+
+class never_lost:  # used as a statement: `with never_lost()`
+    """A block in which Ctrl-C works as ever, and at whose end it is repeated if it had no effect.
+
+    What Python raises inside a callback of C code (numba's compiler calls some) is printed and forgotten there.
+    """
+
+    __slots__ = ("_pressed", "_replaced")
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._replaced = False
+
+    def __enter__(self) -> never_lost:
+        if threading.get_ident() == threading.main_thread().ident and getsignal(SIGINT) is default_int_handler:
+            try:
+                signal(SIGINT, self._note)
+                self._replaced = True
+            except ValueError:  # the main thread of a subinterpreter: no signal reaches it
+                pass
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if self._replaced:
+            signal(SIGINT, default_int_handler)
+            if self._pressed and kind is not KeyboardInterrupt:
+                raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
 
 
 class Guards(threading.local):

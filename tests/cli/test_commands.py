@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,26 @@ def test_ls_of_another_namespace_sees_its_own_alone(run: Run) -> None:
     assert "no arrays" in run("ls", "--namespace", "quite-another").output
     assert "alpha" in run("ls").output, "the option must not outlive its command"
     del array
+
+
+def test_ls_shows_unnamed_arrays_and_handles_on_their_way(run: Run) -> None:
+    text = pickle.dumps(sa.zeros(3))
+    lines = run("ls").output.splitlines()
+    assert "(unnamed)" in lines[1]
+    assert lines[1].rstrip().endswith("in flight")
+    (entry,) = json.loads(run("ls", "--json").output)
+    assert entry["in_flight"] is True
+    array = pickle.loads(text)
+    assert json.loads(run("ls", "--json").output)[0]["in_flight"] is False
+    del array
+
+
+def test_tables_in_a_pipe_are_not_folded() -> None:
+    done = subprocess.run([sys.executable, "-m", "shmarray", "doctor"], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    _, *findings, _ = done.stdout.splitlines()  # between the headings and the sum
+    assert len(findings) >= 10
+    assert all(line.split()[0] in ("good", "note", "wrong") for line in findings)
 
 
 def test_info_tells_one_array(run: Run) -> None:

@@ -95,6 +95,21 @@ class Holder:
         assert wait(self.pid) == -signal.SIGKILL
 
 
+def collect(*kept):
+    """Run gc until nothing but the files of these names is left.
+
+    Mostly once: but whoever reads /proc/PID/maps of a process that is killed meanwhile keeps what it had mapped for
+    that moment.
+    """
+    until = time.monotonic() + 20
+    while True:
+        registry.gc()
+        if files() == sorted(f"{NAMESPACE}~{name}" for name in kept):
+            return
+        assert time.monotonic() < until, files()
+        time.sleep(0.001)
+
+
 def made(name="x", value=7, nbytes=5000, **keywords):
     segment = registry.create(nbytes, "u1", name=name, **keywords)
     segment.buf[:] = bytes([value]) * nbytes

@@ -476,7 +476,7 @@ def test_a_function_whose_unpickling_raises_is_an_error_of_the_call(pool):
     assert works(pool)
 
 
-def test_bad_arguments_fail_before_dispatch(pool):
+def test_row_37_bad_arguments_fail_before_dispatch(pool):
     a = numbered()
     before = np.asarray(a).copy()
 

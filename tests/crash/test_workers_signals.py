@@ -243,7 +243,7 @@ def _parent(pid: str) -> int:
         "import itertools; sum(itertools.repeat(0))  # in C, with the interpreter's lock",
     ],
 )
-def test_workers_end_with_a_killed_parent_in_the_middle_of_anything(chunk):
+def test_row_40_workers_end_with_a_killed_parent_in_the_middle_of_anything(chunk):
     body = f"""
 @sa.chunkwise(jit=False)
 def busy(chunk):
@@ -262,7 +262,7 @@ busy(a, out=b)
     sa.registry.gc()
 
 
-def test_workers_that_are_idle_or_still_starting_end_with_a_killed_parent():
+def test_row_40_workers_that_are_idle_or_still_starting_end_with_a_killed_parent():
     body = """
 from shmarray.pool import Pool
 pool = Pool(4)
@@ -278,7 +278,7 @@ sys.stdin.readline()
             wait_until(lambda pid=pid: is_gone(pid))
 
 
-def test_a_grandchild_that_holds_the_pipes_does_not_hide_a_death(pool, tmp_path):
+def test_row_42_a_grandchild_that_holds_the_pipes_does_not_hide_a_death(pool, tmp_path):
     a = sa.array(np.repeat(np.arange(N_CHUNKS), CHUNK), chunks=CHUNK)
     b = sa.empty(a.shape, a.dtype, chunks=CHUNK)
     grandchild = str(tmp_path / "grandchild")
@@ -444,7 +444,7 @@ def test_an_interpreter_that_does_not_exist_is_the_error_of_the_system(monkeypat
             broken.workers  # noqa: B018  # asking for them starts them
 
 
-def test_a_pool_made_by_a_thread_that_has_ended_lives():
+def test_row_41_a_pool_made_by_a_thread_that_has_ended_lives():
     made = []
 
     def make():
@@ -509,7 +509,7 @@ print("children", *theirs, flush=True)
 """
 
 
-def test_after_a_fork_parent_and_child_each_have_a_pool_that_works():
+def test_row_41_after_a_fork_parent_and_child_each_have_a_pool_that_works():
     with program(FORK) as process:
         read_workers(process)
         word, *pids = process.stdout.readline().split() or [""]

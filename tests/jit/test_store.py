@@ -146,3 +146,13 @@ def test_readers_beside_writers_see_all_or_nothing(threads):
     for thread in running:
         thread.join()
     assert not wrong
+
+
+def test_an_empty_home_is_no_home(monkeypatch):
+    import pwd
+
+    for name in ("SHMARRAY_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "")
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    assert store._candidates()[0] == os.path.join(home, ".cache", "shmarray")

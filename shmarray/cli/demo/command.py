@@ -14,6 +14,7 @@ from shmarray.cli.options import ByteSize, namespace_option
 
 __all__ = ["demo"]
 
+_LEAST = 8_000_000
 _SIZES = {"small": 32_000_000, "full": 400_000_000}
 
 
@@ -24,7 +25,8 @@ _SIZES = {"small": 32_000_000, "full": 400_000_000}
     default="full",
     show_default="400MB",
     metavar="SIZE",
-    help="Size of the terrain: 400MB, 1.5GiB, or 'small' (32 MB). Less is used where less memory is free.",
+    help="Size of the terrain: 400MB, 1.5GiB, a number of bytes, 'full' (400 MB) or 'small' (32 MB). "
+    "Less is used where less memory is free.",
 )
 @click.option(
     "--out",
@@ -54,6 +56,8 @@ def demo(context: click.Context, nbytes: int, out: Path, workers: int | None) ->
             "the demo needs matplotlib, for the terrain and the picture; "
             'install it with: pip install "shmarray-engine[demo]"'
         ) from None
+    if nbytes < _LEAST:
+        raise click.BadParameter("less than 8 MB is done before a worker can be killed in it", param_hint="--nbytes")
     out = out.absolute()
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
