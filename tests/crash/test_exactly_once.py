@@ -73,7 +73,7 @@ def _kill(pid):
 def test_row_29_workers_killed_around_the_copy_leave_it_to_others_and_at_last_to_the_caller(point, monkeypatch):
     monkeypatch.setenv("SHMARRAY_FAILPOINT", f"{point}:1:kill")  # every worker, at its first copy
     a = sa.array(np.arange(3 * CHUNK), name="copied", chunks=CHUNK)
-    with sa.Pool(2) as doomed:
+    with sa.pool.Pool(2) as doomed:
         step(a, out=a, crash_safe=True, pool=doomed, retries=0)
     np.testing.assert_array_equal(a, 3 * np.arange(a.size) + 1)
     assert not a.dirty

@@ -41,7 +41,7 @@ shmarray_calls = shmarray.pool.dispatch.calls()
 assert libc.prctl(36, 1, 0, 0, 0) == 0   # PR_SET_CHILD_SUBREAPER: workers whose caller was killed become ours
 
 def run_to_the_end():
-    with sa.Pool(1) as pool:
+    with shmarray.pool.Pool(1) as pool:
         call(pool)
     registry.trim()
 
@@ -74,6 +74,7 @@ print(n)
 
 # In one process, whose pool lives on: what is refused or stopped is a call on a pool that is up.
 CALLER_ALIVE = """
+import shmarray.pool
 me = os.getpid()
 if action == "stop":
     def wake_me():
@@ -82,7 +83,7 @@ if action == "stop":
             if state(me) == "T":
                 os.kill(me, signal.SIGCONT)
     waker = fork(wake_me)
-with sa.Pool(1) as pool, contextlib.redirect_stderr(io.StringIO()):
+with shmarray.pool.Pool(1) as pool, contextlib.redirect_stderr(io.StringIO()):
     call(pool)
     for n in range(1, 300):
         number = (24, 28)[n % 2]   # EMFILE, ENOSPC
@@ -104,6 +105,7 @@ if action == "stop":
 """
 
 WORKER = """
+import shmarray.pool
 def armed_once(point, n):
     token = f"{sys.argv[2]}/{point}-{n}"
     spec = f"{point}:{n}:{action if action != 'errno' else 'errno=5'}"
@@ -126,7 +128,7 @@ def double_and_tell(chunk):
     failpoints._SPEC = ""
     return chunk * 2 + 1000 * failpoints._passed
 
-with sa.Pool(1) as pool, contextlib.redirect_stderr(io.StringIO()):
+with shmarray.pool.Pool(1) as pool, contextlib.redirect_stderr(io.StringIO()):
     call(pool)
     over = threading.Event()
     def wake():

@@ -61,6 +61,7 @@ def pools(out):
     import mmap
     import shmarray as sa
     from shmarray.errors import WorkerDiedError
+    from shmarray.pool import Pool
     from shmarray.pool.dispatch import calls
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers of killed callers become our children
@@ -77,7 +78,7 @@ def pools(out):
 
     def work(seed, slot):
         choose = random.Random(seed)
-        pool = sa.Pool(2)
+        pool = Pool(2)
         while True:
             value = choose.randrange(1000)
             name = choose.choice([None, None, f"p{choose.randrange(6)}"])

@@ -111,7 +111,7 @@ def test_the_bits_do_not_depend_on_chunks_or_workers(everywhere, pool) -> None:
 
     with sa.config.override(parallel_nbytes=1 << 40):
         alone = all_of_them()
-    with sa.Pool(8) as workers, sa.config.override(chunk_nbytes=2000):
+    with sa.pool.Pool(8) as workers, sa.config.override(chunk_nbytes=2000):
         assert all_of_them(pool=pool) == alone
         assert all_of_them(pool=workers) == alone
 

@@ -83,7 +83,7 @@ def test_the_numbers_do_not_depend_on_chunks_or_workers(everywhere, pool) -> Non
 
     with sa.config.override(parallel_nbytes=1 << 40):
         alone = draw()
-    with sa.Pool(8) as workers, sa.config.override(chunk_nbytes=9000):
+    with sa.pool.Pool(8) as workers, sa.config.override(chunk_nbytes=9000):
         assert draw(pool=pool) == alone
         assert draw(pool=workers) == alone
 

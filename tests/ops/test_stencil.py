@@ -106,7 +106,7 @@ def test_the_bits_do_not_depend_on_chunks_or_workers(everywhere, pool, dense) ->
     x = np.random.default_rng(3).random((64, 65))
     alone = dense["mirror"](sa.array(x))
     assert dense["mirror"](sa.array(x, chunks=(64, 3)), pool=pool).tobytes() == alone.tobytes()
-    with sa.Pool(8) as workers:
+    with sa.pool.Pool(8) as workers:
         assert dense["mirror"](sa.array(x, chunks=(5, 11)), pool=workers).tobytes() == alone.tobytes()
 
 
