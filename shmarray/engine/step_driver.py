@@ -75,9 +75,7 @@ def _make_call(function: Any, arguments: Sequence[types.Type]) -> Any:
                 word += 1
                 if isinstance(kind, types.Array):
                     n = kind.ndim
-                    shape, steps = (
-                        [load_word(builder, block, word + first + d) for d in range(n)] for first in (0, n)
-                    )
+                    shape, steps = ([load_word(builder, block, word + first + d) for d in range(n)] for first in (0, n))
                     word += 2 * n
                     value = array_view(context, builder, kind, value, shape, steps)
                 elif kind == types.float64:
