@@ -62,13 +62,15 @@ def ls(as_json: bool) -> None:
     if not entries:
         click.echo(f"no arrays in namespace {config.namespace!r}")
         return
+    from rich.markup import escape
+
     print_table(
         ["NAME", ("SHAPE", "right"), "DTYPE", ("SIZE", "right"), "KEEP", ("AGE", "right"), "HOLDERS"],
         [
             (
                 entry.name or "(unnamed)",
                 format_shape(entry.shape),
-                str(entry.dtype),
+                escape(str(entry.dtype)),  # "[ns]" would be taken for markup
                 format_nbytes(entry.nbytes),
                 "keep" if entry.keep else "",
                 age_of(entry.created),

@@ -99,17 +99,19 @@ def echo_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under headings; a column is a heading, or a heading and its justification."""
+    """Print rows under headings; a column is a heading, or a heading and its justification.
+
+    Cells are rich's markup: escape what comes from elsewhere.
+    """
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         heading, justify = (column, "left") if isinstance(column, str) else column
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # as text: "[ns]" would be taken for markup
+        table.add_row(*row)
     console = Console(highlight=False)
     if not console.is_terminal:
         # In a pipe there is no width to respect, and a folded name could not be read back by a program.

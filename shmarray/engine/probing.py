@@ -105,6 +105,11 @@ class ProbeJob:
         store_chunk(self.job.name, result, stored, at_origin)
 
     @staticmethod
+    def clear(scratch: Array) -> None:
+        """Make a scratch ready: its pages may be those of another."""
+        scratch[:_HEADER] = 0
+
+    @staticmethod
     def settle(scratch: Array, grid: ChunkGrid, inputs: Sequence[Any]) -> None:
         """After an error: finish what was committed, so that chunk 0 is either done or as it was."""
         if scratch[_COMMITTED].view(np.int64)[0]:

@@ -198,10 +198,7 @@ class _Call:
             result = kernel._returned(specs, n_dims)
         except (KernelCompileError, TypeError) as error:
             specs = self._specs(writable=True)
-            try:
-                result = kernel._returned(specs, n_dims)
-            except (KernelCompileError, TypeError):
-                raise error from error.__cause__  # of the two, the one that has nothing to do with writing
+            result = kernel._returned(specs, n_dims)  # its error is the one that has nothing to do with writing
             if any(self.halo):
                 raise TypeError(
                     f"{self.name} changes its chunk in place, which with a halo would show its neighbours new values "
@@ -278,6 +275,7 @@ class _Call:
 
     def _run_probed(self, function: bytes, inputs: list[Any], options: Options, facts: dict[str, Any]) -> Any:
         scratch = np.asarray(registry.create((ProbeJob.scratch_nbytes(self.grid, inputs),), np.dtype(np.uint8)))
+        ProbeJob.clear(scratch)
         keeps = not options.crash_safe
         try:
             run(plan_probe(self.name, function, inputs, scratch, self.grid, self.halo, keeps=keeps, **facts), options)

@@ -71,7 +71,7 @@ def test_ls_shows_unnamed_arrays_and_handles_on_their_way(run: Run) -> None:
 
 def test_tables_in_a_pipe_are_not_folded() -> None:
     done = subprocess.run([sys.executable, "-m", "shmarray", "doctor"], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    assert done.stderr == "", done.stdout
     _, *findings, _ = done.stdout.splitlines()  # between the headings and the sum
     assert len(findings) >= 10
     assert all(line.split()[0] in ("good", "note", "wrong") for line in findings)

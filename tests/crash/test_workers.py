@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_a_worker_killed_in_a_chunk_costs_nothing_but_time(pool, tmp_path, numbe
 
     double(a, out=b, pool=pool)
     np.testing.assert_array_equal(b, np.asarray(a) * 2)
-    assert f"killed by {number.name}; it is replaced" in caplog.text
+    assert re.search(rf"killed by {number.name}\b.*; it is replaced", caplog.text)  # others may be short of memory
     assert works(pool)
 
 
