@@ -89,7 +89,8 @@ class Usage(NamedTuple):
     recycled : int
         Of these, kept by this process for reuse.
     free : int
-        What a new segment could take.
+        What an array made now by this process may take at most: the least of what memory, control groups and
+        the quota leave, those kept for reuse counted as free, since they go first.
     limit : int or None
         `config.max_nbytes`.
     """
@@ -242,8 +243,18 @@ def usage() -> Usage:
     >>> made = sa.registry.create(1000, "u1")
     >>> sa.registry.usage().used >= 1000
     True
+    >>> with sa.config.override(max_nbytes=100_000_000):
+    ...     sa.registry.usage().free < 100_000_000
+    True
     """
-    used, in_flight = _survey(config.namespace)
+    namespace, limit = config.namespace, config.max_nbytes
+    used, in_flight = _survey(namespace)
     with store:
         recycled = store.parked_nbytes
-    return Usage(used, in_flight, recycled, free_nbytes(), config.max_nbytes)
+        ours = sum(mapping.length for mapping in store.parked if mapping.namespace == namespace)
+    free = free_nbytes() + recycled
+    if limit is not None:
+        free = min(free, limit - (used - ours))
+    # A file is whole pages, one of them the descriptor.
+    free = free // DESCRIPTOR_NBYTES * DESCRIPTOR_NBYTES - DESCRIPTOR_NBYTES
+    return Usage(used, in_flight, recycled, max(0, free), limit)
