@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
 from shmarray.registry.attachment import _check_file, _not_found, _open
 from shmarray.registry.condition import unpack_reason
@@ -46,7 +47,9 @@ class SegmentInfo(NamedTuple):
     dtype : numpy.dtype
     nbytes : int
         Bytes of data.
-    chunks : tuple of int or None
+    chunks : tuple of int
+        Shape of one piece of work, as `SharedArray.chunks` has it: what it was made with, or else what
+        `config.chunk_nbytes` makes of its shape.
     keep : bool
     created : float
         Seconds since the epoch.
@@ -66,7 +69,7 @@ class SegmentInfo(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     nbytes: int
-    chunks: tuple[int, ...] | None
+    chunks: tuple[int, ...]
     keep: bool
     created: float
     creator_pid: int
@@ -169,7 +172,8 @@ def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> Segm
         shape=descriptor.shape,
         dtype=descriptor.dtype,
         nbytes=descriptor.nbytes,
-        chunks=descriptor.chunks,
+        chunks=descriptor.chunks
+        or normalize_chunks(None, descriptor.shape, descriptor.dtype.itemsize, config.chunk_nbytes),
         keep=descriptor.keep,
         created=descriptor.created_ns / 1e9,
         creator_pid=descriptor.creator_pid,
