@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shmarray import registry
+from shmarray._stack import users_level
 from shmarray.array.layout import axes_of_result
 from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
@@ -100,5 +101,5 @@ def _warn_short(error: OutOfSharedMemoryError) -> None:
         " from here on where there is no room (they pickle by value). Free arrays, or raise config.max_nbytes"
         " or the size of /dev/shm. This warning appears once.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=users_level(),
     )

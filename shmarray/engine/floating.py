@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 
+from shmarray._stack import users_level
+
 __all__ = ["report"]
 
 # NumPy's bits (numpy/_core/include/numpy/ufuncobject.h), its name in errstate, and its words.
@@ -35,7 +37,7 @@ def report(flags: int, name: str) -> None:
         action = state[kind]  # type: ignore[literal-required]
         message = f"{words} encountered in {name}"
         if action == "warn":
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=users_level())
         elif action == "raise":
             raise FloatingPointError(message)
         elif action == "print":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from shmarray._stack import users_level
 from shmarray.array import implements
 from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, reduce_blocks
@@ -252,7 +253,7 @@ def _extremum(ufunc: np.ufunc) -> Callable[..., Any]:
             return NotImplemented
         result = ufunc.reduce(a, axis=axis, keepdims=call.keepdims)
         if np.isnan(result).any():
-            warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=5)
+            warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=users_level())
         return result
 
     return version
