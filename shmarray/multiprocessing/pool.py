@@ -19,15 +19,9 @@ from weakref import ref
 from shmarray.configuration import config
 from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.crew import CLOSE, RUN, TERMINATE, Crew
-from shmarray.multiprocessing.jobs import (
-    ApplyResult,
-    Familiars,
-    IMapIterator,
-    IMapUnorderedIterator,
-    MapResult,
-    Pace,
-    chunked,
-)
+from shmarray.multiprocessing.iterators import IMapIterator, IMapUnorderedIterator, chunked, start_feeding
+from shmarray.multiprocessing.pace import Familiars, Pace
+from shmarray.multiprocessing.results import ApplyResult, MapResult
 from shmarray.multiprocessing.work import Mode, describe_call
 from shmarray.pool import Pool as EnginePool
 from shmarray.pool import WorkerInfo
@@ -148,7 +142,8 @@ class Pool(_standard.Pool):
     ) -> ApplyResult:
         self._check_running()
         chunk = (tuple(args), dict(kwds or {}))
-        job = ApplyResult(self._crew, function, chunk, self._pace, self._tries(retries), callback, error_callback)
+        familiar, tries = self._familiars.known(function), self._tries(retries)
+        job = ApplyResult(self._crew, function, chunk, self._pace, tries, callback, error_callback, familiar)
         job.owner = self
         return job
 
@@ -183,7 +178,7 @@ class Pool(_standard.Pool):
         WorkerDiedError
             A worker died in a task.
         """
-        return self._mapped_now(func, iterable, Mode.MAP, chunksize, progress, retries)
+        return self._mapped(Mode.MAP, func, iterable, chunksize, progress, retries)
 
     def starmap(
         self,
@@ -195,7 +190,7 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> list[Any]:
         """`[func(*x) for x in iterable]`; see :meth:`map`."""
-        return self._mapped_now(func, iterable, Mode.STARMAP, chunksize, progress, retries)
+        return self._mapped(Mode.STARMAP, func, iterable, chunksize, progress, retries)
 
     def map_async(
         self,
@@ -208,7 +203,7 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> Any:
         """:meth:`map`, not waited for: an :class:`AsyncResult`."""
-        return self._mapped_later(func, iterable, Mode.MAP, chunksize, callback, error_callback, retries)
+        return self._begun(self._map_job(Mode.MAP, func, iterable, chunksize, retries, callback, error_callback))
 
     def starmap_async(
         self,
@@ -221,22 +216,20 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> Any:
         """:meth:`starmap`, not waited for: an :class:`AsyncResult`."""
-        return self._mapped_later(func, iterable, Mode.STARMAP, chunksize, callback, error_callback, retries)
+        return self._begun(self._map_job(Mode.STARMAP, func, iterable, chunksize, retries, callback, error_callback))
 
-    def _mapped_now(
+    def _mapped(
         self,
+        mode: Mode,
         function: Callable[..., Any],
         iterable: Iterable[Any],
-        mode: Mode,
         chunksize: int | None,
         progress: Progress,
         retries: int | None,
     ) -> list[Any]:
-        job = self._map_job(function, iterable, mode, chunksize, retries)
-        if job.done or job.dropped:
-            pass
-        elif progress is False:
-            self._crew.submit(job, wait=True)
+        job = self._map_job(mode, function, iterable, chunksize, retries)
+        if not job.needs_workers or progress is False:
+            self._begun(job, wait=True)
         else:
             with watching(progress, job.total, describe_call(function)) as watch:
                 assert watch is not None
@@ -245,26 +238,16 @@ class Pool(_standard.Pool):
         result: list[Any] = job.get()
         return result
 
-    def _mapped_later(
-        self,
-        function: Callable[..., Any],
-        iterable: Iterable[Any],
-        mode: Mode,
-        chunksize: int | None,
-        callback: Any,
-        error_callback: Any,
-        retries: int | None,
-    ) -> MapResult:
-        job = self._map_job(function, iterable, mode, chunksize, retries, callback, error_callback)
-        if not (job.done or job.dropped):
-            self._crew.submit(job)
+    def _begun(self, job: MapResult, *, wait: bool = False) -> MapResult:
+        if job.needs_workers:
+            self._crew.submit(job, wait=wait)
         return job
 
     def _map_job(
         self,
+        mode: Mode,
         function: Callable[..., Any],
         iterable: Iterable[Any],
-        mode: Mode,
         chunksize: int | None,
         retries: int | None,
         callback: Any = None,
@@ -336,10 +319,11 @@ class Pool(_standard.Pool):
         job.owner = self
         chunks: Any = iterable if chunksize == 1 else chunked(iterable, chunksize)
         if type(iterable) in _AT_HAND:
-            job.feed_from(iter(chunks))
+            job.feed_from(iter(chunks), -(-len(iterable) // chunksize))  # type: ignore[arg-type]
             self._crew.submit(job)
         else:
-            self._crew.submit_fed(job, chunks)
+            self._crew.submit(job)
+            start_feeding(self._crew, job, chunks)
         results: Iterator[Any] = job
         if chunksize > 1:
             results = (item for chunk in job for item in chunk)
