@@ -37,9 +37,13 @@ class Callbacks:
         """There will be no more."""
         self._waiting.put(None)
 
+    def is_current(self) -> bool:
+        """Whether a callback is what asks."""
+        return self._thread is threading.current_thread()
+
     def join(self) -> None:
-        """Wait for the last one, unless it is what calls this."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        """Wait for the last one."""
+        if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:

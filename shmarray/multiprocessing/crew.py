@@ -212,7 +212,9 @@ class Crew(Exchange):
             self._keeper.join()
 
     def join(self) -> None:
-        """Wait until all work is done and the workers have ended."""
+        """Wait until all work is done and the workers have ended; `RuntimeError` in a callback, which is part of it."""
+        if self._callbacks.is_current():
+            raise RuntimeError("a callback cannot join its own pool, which waits for the callback: do it elsewhere")
         waiter: Any = types.SimpleNamespace(waiting=[])
         self.wait(waiter, lambda: not self._jobs, None)
         self._keeper.join()

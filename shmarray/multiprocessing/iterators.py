@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError
 from typing import TYPE_CHECKING, Any
 
+from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.jobs import Job, Task
 from shmarray.multiprocessing.pace import Pace
 
 if TYPE_CHECKING:
     from shmarray.multiprocessing.crew import Crew
 
-__all__ = ["IMapIterator", "IMapUnorderedIterator", "chunked", "start_feeding"]
+__all__ = ["IMapIterator", "IMapUnorderedIterator", "chunked", "start_feeding", "with_progress"]
 
 
 class IMapIterator(Job):
@@ -160,7 +161,7 @@ def start_feeding(crew: Crew, job: IMapIterator, chunks: Iterable[Any]) -> None:
 
 
 def _feed(crew: Crew, job: IMapIterator, chunks: Iterable[Any]) -> None:
-    error = None
+    error: BaseException | None = None
     try:
         job.hungry.set()
         for chunk in chunks:
@@ -169,6 +170,16 @@ def _feed(crew: Crew, job: IMapIterator, chunks: Iterable[Any]) -> None:
             if not crew.feed(job, chunk):
                 return
             del chunk
-    except Exception as raised:
+    except BaseException as raised:  # whatever it is: who takes the results is waiting for it
         error = raised
     crew.end_feeding(job, error)
+
+
+def with_progress(results: Iterable[Any], iterable: Any, label: str, progress: Progress) -> Iterator[Any]:
+    """The same results, told of as they are taken."""
+    total = len(iterable) if hasattr(iterable, "__len__") else 0
+    with watching(progress, total, label) as watch:
+        assert watch is not None
+        for done, result in enumerate(results, start=1):
+            watch(done)
+            yield result

@@ -14,14 +14,20 @@ from multiprocessing import pool as _standard
 from multiprocessing import util
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from shmarray.configuration import config
 from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.crew import CLOSE, RUN, TERMINATE, Crew
-from shmarray.multiprocessing.iterators import IMapIterator, IMapUnorderedIterator, chunked, start_feeding
+from shmarray.multiprocessing.iterators import (
+    IMapIterator,
+    IMapUnorderedIterator,
+    chunked,
+    start_feeding,
+    with_progress,
+)
+from shmarray.multiprocessing.member import WorkerMaker
 from shmarray.multiprocessing.pace import Familiars, Pace
-from shmarray.multiprocessing.results import ApplyResult, MapResult
+from shmarray.multiprocessing.results import ApplyResult, MapResult, all_of
 from shmarray.multiprocessing.work import Mode, describe_call
 from shmarray.pool import Pool as EnginePool
 from shmarray.pool import WorkerInfo
@@ -91,16 +97,16 @@ class Pool(_standard.Pool):
         self._pace = Pace()  # of the calls of apply_async
         self._familiars = Familiars()
         self._engines: list[EnginePool] = []  # one at most
-        self._state = RUN
         self._crew = Crew(
             processes,
-            _Maker(self),
+            WorkerMaker(self),
             initializer,
             initargs,
             maxtasksperchild,
             inherits_main=context.get_start_method() == "fork",
             spin_us=config.spin_us,
         )
+        self._state = RUN  # from here on it wants to be closed
         self._terminate = util.Finalize(self, _end, args=(self._crew, self._engines), exitpriority=15)
 
     @staticmethod
@@ -254,15 +260,7 @@ class Pool(_standard.Pool):
         error_callback: Any = None,
     ) -> MapResult:
         self._check_running()
-        error = None
-        items: Any = iterable
-        if type(items) not in (list, tuple, range):
-            try:
-                items = list(items)
-            except Exception as raised:
-                if not hasattr(iterable, "__len__"):
-                    raise
-                error, items = raised, ()
+        items, error = all_of(iterable)
         if chunksize is None:
             chunksize = -(-len(items) // (self._crew.size * 4))
         elif chunksize < 1 and items:
@@ -328,7 +326,7 @@ class Pool(_standard.Pool):
         if chunksize > 1:
             results = (item for chunk in job for item in chunk)
         if progress is not False:
-            return _with_progress(results, iterable, describe_call(function), progress)
+            return with_progress(results, iterable, describe_call(function), progress)
         return results
 
     # ------------------------------------------------------------------ its life
@@ -408,21 +406,6 @@ class Pool(_standard.Pool):
         return self._retries if retries is None else _checked(retries)
 
 
-class _Maker:
-    """Makes workers' processes for a pool without keeping it alive."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = ref(pool)
-        self._kind = type(pool)
-        self._context = pool._ctx
-
-    def __call__(self, **keywords: Any) -> Any:
-        process = (self._pool() or self._kind).Process(self._context, **keywords)
-        process.name = process.name.replace("Process", "PoolWorker")
-        process.daemon = True
-        return process
-
-
 def _end(crew: Crew, engines: list[EnginePool]) -> None:
     crew.terminate()
     while engines:
@@ -433,15 +416,6 @@ def _checked(retries: Any) -> int:
     if not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries must be 0 or a positive integer; got {retries!r}")
     return retries
-
-
-def _with_progress(results: Iterable[Any], iterable: Any, label: str, progress: Progress) -> Iterator[Any]:
-    total = len(iterable) if hasattr(iterable, "__len__") else 0
-    with watching(progress, total, label) as watch:
-        assert watch is not None
-        for done, result in enumerate(results, start=1):
-            watch(done)
-            yield result
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import TimeoutError
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shmarray.multiprocessing.crew import Crew
     from shmarray.multiprocessing.pace import Familiar, Pace
 
-__all__ = ["ApplyResult", "MapResult"]
+__all__ = ["ApplyResult", "MapResult", "all_of"]
 
 
 class _Pickled:
@@ -213,3 +213,15 @@ class MapResult(ApplyResult):
             if self._success:
                 self._success, self._value = False, error
             self._complete()
+
+
+def all_of(iterable: Iterable[Any]) -> tuple[Any, Exception | None]:
+    """An iterable's items, to be counted; or what it raised, where the call is to raise that later."""
+    if type(iterable) in (list, tuple, range):
+        return iterable, None
+    try:
+        return list(iterable), None
+    except Exception as error:
+        if not hasattr(iterable, "__len__"):
+            raise
+        return (), error

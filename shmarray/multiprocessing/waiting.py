@@ -237,5 +237,6 @@ class Waiting:
         self._sockets.close()
         self._events.close()
         for descriptor in (self._nudge, self._wake):
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         self._nudge = self._wake = -1
