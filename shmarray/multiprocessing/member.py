@@ -103,10 +103,11 @@ class Member:
         entries = []
         try:
             for task in batch.open.values():
-                data, segment = payload = task.payload  # type: ignore[misc]
-                if segment is not None:
-                    descriptors.append(segment.open_unlocked())
-                entries.append((task.job.key, task.job.mode, data, payload.nbytes))  # type: ignore[union-attr]
+                payload = task.payload
+                assert payload is not None
+                if payload.segment is not None:
+                    descriptors.append(payload.segment.open_unlocked())
+                entries.append((task.job.key, task.job.mode, payload.data, payload.nbytes))
             self.channel.send((batch.number, functions, forget, entries), descriptors)
         finally:
             for descriptor in descriptors:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TICK_S", "Waiting"]
 
 TICK_S = 1e-3  # callers that come back within this time are not done yet
-_LOOK_S = 2e-4  # callers that do not wait look for results no more often
+_LOOK_S = 5e-4  # callers that do not wait look for results no more often
 #: A look that takes so long was interrupted by another process (which has its core for a slice of time, not for the
 #: microseconds of an interrupt); then none are taken for some waits.
 _CROWDED_S = 2e-4

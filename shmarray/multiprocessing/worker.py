@@ -25,9 +25,12 @@ from multiprocessing import process, util
 from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any
 
-from shmarray.multiprocessing.payloads import Payload, dumps, loads
+from shmarray.errors import SegmentNotFoundError
+from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
 from shmarray.pool.channel import Channel, ChannelClosedError
+from shmarray.registry.packing import begin_packing, end_packing, open_leases
+from shmarray.registry.references import keep_in_flight
 
 __all__ = ["run_worker"]
 
@@ -39,6 +42,8 @@ _CROWDED_NS = 200_000
 _CROWDED_BATCHES = 50
 #: So many times as long as else, work is looked for that has been coming soon.
 _LONGER = 4
+#: Descriptors that keep what a result names; the channel takes one more for its large arrays, and one for its length.
+_MOST_LEASES = 2
 
 
 def run_worker(
@@ -169,7 +174,7 @@ class Worker:
                 break
             journal.begin(position)
             status, payload = self._outcome(entry, descriptors)
-            if payload.segment is not None or not journal.log(position, status, payload.data):
+            if payload.segment is not None or payload.named or not journal.log(position, status, payload.data):
                 # Alone, with its segment or because it is long.
                 with self._sending:
                     self._send(Report(number, journal.unsent()))
@@ -183,8 +188,10 @@ class Worker:
 
     def _send(self, report: Report, payload: Payload | None = None) -> None:
         descriptors = []
-        if payload is not None and payload.segment is not None:
-            descriptors.append(payload.segment.open_unlocked())
+        if payload is not None:
+            if payload.segment is not None:
+                descriptors.append(payload.segment.open_unlocked())
+            descriptors += _leases(payload.named)
         try:
             self._channel.send(tuple(report), descriptors)
         finally:
@@ -263,6 +270,29 @@ def _starmapped(function: Callable[..., Any], arguments: tuple[Any, ...]) -> lis
 
 
 def _dumped(result: Any, by_value: bool) -> Payload:
+    if type(result) in ATOMS:
+        return dumps(result)
+    begin_packing()
+    try:
+        payload = _pickled(result, by_value)
+    finally:
+        named = end_packing()
+    return payload._replace(named=tuple(named)) if named else payload
+
+
+def _leases(segments: tuple[Any, ...]) -> list[int]:
+    """Descriptors that keep these segments on their way to the pool; where there cannot be any, time keeps them."""
+    if len(segments) <= _MOST_LEASES:
+        try:
+            return open_leases(segments)
+        except (OSError, SegmentNotFoundError):
+            pass
+    for segment in segments:
+        keep_in_flight(segment)
+    return []
+
+
+def _pickled(result: Any, by_value: bool) -> Payload:
     try:
         return dumps(result)
     except Exception:

@@ -16,6 +16,8 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shmarray.segment import Segment
 
 __all__ = ["begin_packing", "collect", "end_packing", "open_leases"]
@@ -47,7 +49,7 @@ def collect(segment: Segment) -> bool:
     return True
 
 
-def open_leases(segments: list[Segment]) -> list[int]:
+def open_leases(segments: Iterable[Segment]) -> list[int]:
     """Descriptors that keep these segments alive as mappings of theirs would; the caller's to close.
 
     Raises
