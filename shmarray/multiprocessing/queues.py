@@ -1,19 +1,17 @@
 """`multiprocessing.queues`, with queues that keep the arrays they carry until these have been received.
 
 They are the standard library's, on pipes that do so (:func:`shmarray.multiprocessing.connection.Pipe`). What a `Queue`
-is given is pickled later, in a thread of its own, so it goes in as a *parcel*: that tells this thread when its pickling
-begins.
+is given is pickled later, in a thread of its own, which begins to pack as it takes each thing from the queue's buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from multiprocessing import queues as _standard
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from shmarray.multiprocessing.connection import Pipe, leave_escort
-from shmarray.multiprocessing.payloads import ATOMS
 from shmarray.registry.packing import begin_packing, end_packing
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -28,58 +26,18 @@ else:  # not to be subscripted before Python 3.12
     _StandardSimpleQueue = _standard.SimpleQueue
 
 
-class _Parcel:
-    """Something on its way into a queue; what comes out is the thing itself."""
+class _Outgoing(deque[Any]):
+    """What a queue's thread is to send: as it takes each thing to pickle it, that begins to be packed."""
 
-    __slots__ = ("content",)
-
-    def __init__(self, content: Any) -> None:
-        self.content = content
-
-    def __reduce__(self) -> Any:
+    def popleft(self) -> Any:
         begin_packing()
-        return _unpacked, (self.content,)
+        return super().popleft()
 
 
-def _unpacked(content: Any) -> Any:
-    return content
-
-
-class _Escorted(_StandardQueue):
-    """What our queues do differently."""
-
-    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
-        super().__init__(maxsize, ctx=ctx)
-        for end in (self._reader, self._writer):  # type: ignore[has-type]
-            end.close()
-        self._reader, self._writer = Pipe(duplex=False)
-        self._reset()
-
-    def _reset(self, after_fork: bool = False) -> None:
-        super()._reset(after_fork)  # type: ignore[misc]
-        kind: Any = type(self)
-        tell: Callable[[BaseException, Any], object] = kind._on_queue_feeder_error
-
-        def tell_of_content(error: BaseException, parcel: Any) -> None:
-            end_packing()
-            tell(error, parcel.content if type(parcel) is _Parcel else parcel)
-
-        self._on_queue_feeder_error = tell_of_content
-
-    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an object in; the arrays in it live until somebody has taken them, or nobody can any more."""
-        super().put(obj if type(obj) in ATOMS else _Parcel(obj), block, timeout)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the next object out."""
-        try:
-            return super().get(block, timeout)
-        finally:
-            leave_escort()
-
-
-class Queue(_Escorted):
+class Queue(_StandardQueue):
     """A queue of any number of producers and consumers; see `multiprocessing.Queue`.
+
+    Arrays that were put in live until somebody has taken them, or nobody can any more.
 
     Examples
     --------
@@ -90,8 +48,32 @@ class Queue(_Escorted):
     [1, 2]
     """
 
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        super().__init__(maxsize, ctx=ctx)
+        for end in (self._reader, self._writer):  # type: ignore[has-type]
+            end.close()
+        self._reader, self._writer = Pipe(duplex=False)
+        self._reset()
 
-class JoinableQueue(_Escorted, _StandardJoinableQueue):
+    def _reset(self, after_fork: bool = False) -> None:
+        super()._reset(after_fork)  # type: ignore[misc]
+        self._buffer = _Outgoing()
+
+    @staticmethod
+    def _on_queue_feeder_error(e: BaseException, obj: Any) -> None:
+        end_packing()
+        standard: Any = _standard.Queue
+        standard._on_queue_feeder_error(e, obj)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next object out."""
+        try:
+            return super().get(block, timeout)
+        finally:
+            leave_escort()
+
+
+class JoinableQueue(Queue, _StandardJoinableQueue):
     """A queue that also hears when what came out of it is done; see `multiprocessing.JoinableQueue`."""
 
 
