@@ -5,7 +5,6 @@ from shmarray.engine.commit import run_crash_safe
 from shmarray.engine.execution import DEFAULT, Options, Plan, run, run_part
 from shmarray.engine.operands import check_output, shared_copy
 from shmarray.engine.planning import (
-    ReductionShape,
     default_chunks,
     plan_chunkwise,
     plan_elementwise,
@@ -13,12 +12,12 @@ from shmarray.engine.planning import (
     plan_function,
     plan_items,
     plan_probe,
-    plan_reduction,
     plan_stencil,
     plan_units,
 )
 from shmarray.engine.probing import FirstItemJob, ProbeJob
-from shmarray.engine.steps import Argument, block_shape, kind_of, plan_block_reduction, plan_step
+from shmarray.engine.reduction_grid import ReductionShape, plan_block_reduction, plan_reduction
+from shmarray.engine.steps import Argument, kind_of, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "ProbeJob",
     "ReductionShape",
     "apply_ufunc",
-    "block_shape",
     "check_output",
     "default_chunks",
     "kind_of",

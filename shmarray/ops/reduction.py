@@ -123,11 +123,10 @@ class Reduction:
             return only
         # The partials of a kept element stand in one column: fold these with `combine`, in the order of the grid.
         combined = self._partials((1, how.n_kept), accumulator, shared=away)
-        down = ReductionShape((1,), (0,), how.n_kept, how.n_ranges, how.n_kept, how.n_ranges, by_rows=False)
         if not away:  # on this thread: the work of a microsecond
             partials = np.ascontiguousarray(partials.reshape(shape))
         kernel = self._kernel("combine", accumulator, accumulator)
-        plan = plan_reduction(name, kernel, partials, combined, down, caller_joins=True)
+        plan = plan_reduction(name, kernel, partials, combined, how.down(), caller_joins=True)
         if away:
             run_part(plan, replace(options, progress=False), 0, plan.n_chunks, deadline=deadline)
         else:
