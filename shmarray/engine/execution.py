@@ -66,12 +66,12 @@ class Options:
     workers_alone: bool = field(init=False, default=False)
 
     @classmethod
-    def of(cls, name: str, keywords: dict[str, Any]) -> Options:
-        """What a call of the kernel `name` was given as keywords, checked."""
+    def of(cls, name: str, keywords: dict[str, Any], own: Sequence[str] = ("out",)) -> Options:
+        """What a call of the kernel `name` was given as keywords, checked; `own` are those that it takes beside."""
         unknown = keywords.keys() - _KEYWORDS
         if unknown:
             raise TypeError(
-                f"{name} takes the keywords out, {', '.join(_KEYWORDS)}; got {', '.join(sorted(unknown))}. "
+                f"{name} takes the keywords {', '.join((*own, *_KEYWORDS))}; got {', '.join(sorted(unknown))}. "
                 "Arguments of the function itself are given by position"
             )
         return cls(**keywords) if keywords else DEFAULT

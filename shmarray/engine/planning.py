@@ -13,14 +13,14 @@ from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
-from shmarray.engine.probing import FirstItemJob, ProbeJob
+from shmarray.engine.probing import AskJob, ProbeJob
 from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, UfuncJob, UfuncReductionJob
 
 __all__ = [
     "default_chunks",
+    "plan_ask",
     "plan_chunkwise",
     "plan_elementwise",
-    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",
@@ -198,14 +198,10 @@ def plan_stencil(
         words.append(0)
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(array.nbytes for array in (*arrays, output))
-    return Plan(
-        name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
-    )
+    return Plan(name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
 
 
-def plan_units(
-    name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int
-) -> Plan:
+def plan_units(name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int) -> Plan:
     """A plan that runs a ready-made kernel (`shmarray.engine.units`) over `units` units of work, `step` at a time.
 
     Arrays are handed over whole; no two of them overlap if one is written.
@@ -223,9 +219,7 @@ def plan_units(
             words.append(0)
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(operand.array.nbytes for operand in operands)
-    return Plan(
-        name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel]
-    )
+    return Plan(name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel])
 
 
 def plan_function(
@@ -277,11 +271,11 @@ def plan_probe(
     return Plan(name, 1, nbytes, job, operands, in_place=False, caller_joins=False, total=len(grid))
 
 
-def plan_first_item(name: str, function: bytes, items: Sequence[Array], scratch: Array, n_chunks: int) -> Plan:
-    """A plan that tries a pickled scalar function on one item to see what it returns; see `FirstItemJob`."""
+def plan_ask(name: str, question: bytes, scratch: Array) -> Plan:
+    """A plan that asks a pickled function a question; see `AskJob`."""
     operand = Operand.of(scratch)
-    job = FirstItemJob(name, function, tuple(items), ArraySpec.of(operand, scratch.shape, writable=True))
-    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False, total=n_chunks)
+    job = AskJob(name, question, ArraySpec.of(operand, scratch.shape, writable=True))
+    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False)
 
 
 def plan_items(

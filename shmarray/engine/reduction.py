@@ -47,13 +47,12 @@ from shmarray.engine.memory import (
     write_word,
 )
 from shmarray.engine.pacing import MOST_ITEMS, TRIAL_ITEMS, next_pace
-from shmarray.engine.reduction_grid import STRIPES, fold_block, is_striped
+from shmarray.engine.reduction_grid import STRIPES, STRIPES_FROM, fold_block, is_striped
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim_or_resume, finish, leave_half_way, over_budget, take_progress
 
 __all__ = ["PLACE_WORDS", "locate", "make_column_driver", "make_gather", "make_row_driver", "offset_of"]
 
-_STRIPES_FROM = 64  # a shorter block is folded straight; part of what a result's bits depend on
 _compiled = numba.njit(**jit.options())
 
 #: Words that `locate` fills: first kept element and the one behind the last, the same of the reduced ones, and where
@@ -271,7 +270,7 @@ def _make_folds(fold: Any, combine: Any, identity: Any, item: types.Type, accumu
 
     @_compiled
     def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
-        if striped and n >= _STRIPES_FROM:
+        if striped and n >= STRIPES_FROM:
             m = n // STRIPES
             stripe = m * step
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = start_of()
@@ -294,7 +293,7 @@ def _make_folds(fold: Any, combine: Any, identity: Any, item: types.Type, accumu
     def fold_part(state, x, step, n, first, last):  # type: ignore[no-untyped-def]
         kept_apart()
         acc = load(state)
-        m = n // STRIPES if striped and n >= _STRIPES_FROM else 0
+        m = n // STRIPES if striped and n >= STRIPES_FROM else 0
         if striped:
             for at in range(first, min(last, STRIPES * m)):
                 turn, stripe = at // STRIPES, at % STRIPES

@@ -21,6 +21,7 @@ __all__ = [
     "BLOCK_ITEMS_BY_COLUMNS",
     "BLOCK_ITEMS_BY_ROWS",
     "STRIPES",
+    "STRIPES_FROM",
     "ReductionShape",
     "fold_block",
     "is_striped",
@@ -41,6 +42,8 @@ BLOCK_ITEMS_BY_ROWS = 8192
 BLOCK_ITEMS_BY_COLUMNS = 512
 #: Parts of a fold's block that are folded side by side.
 STRIPES = 8
+#: A shorter block is folded straight.
+STRIPES_FROM = 64
 _FOLD_BLOCK_ITEMS = 1024
 _FOLD_BLOCK_NBYTES = 16 * 1024  # gathered blocks lie on the stack
 
