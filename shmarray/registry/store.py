@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from shmarray.configuration import config
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
 from shmarray.registry import reserve
+from shmarray.registry.family import Family
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
 from shmarray.registry.removal import DROP_PATIENCE_S, destroy, destroy_held, is_at
@@ -63,6 +64,9 @@ class Store:
     def __init__(self) -> None:
         self.lock = RLock()
         self.names = NamespaceLock()
+        #: Who else may hold the mappings that were alive across a fork, and how many of these there are.
+        self.family = Family()
+        self._n_forked = 0
         #: Shared writable mappings in use, by inode.
         self.live: dict[tuple[int, int], Mapping] = {}
         #: The same by file name.
@@ -86,6 +90,9 @@ class Store:
 
     def hook_fork(self) -> None:
         """At the first segment, not at import."""
+        from multiprocessing.util import register_after_fork
+
+        register_after_fork(self, Store.watch_exit)  # multiprocessing's children drop what a fork's hook registers
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
@@ -198,10 +205,10 @@ class Store:
         mapping = mapping.parent or mapping
         with self:
             self.mark_exported(mapping)
-            name = mapping.file_name
+            name = self._current_name(mapping)
             if name is not None and not is_private(name):
                 return name
-            wanted = new_unnamed_name(mapping.namespace)
+            wanted = mapping.agreed_name or new_unnamed_name(mapping.namespace)
             if name is None and not (mapping.linkable and mapping.fd >= 0):
                 raise _unlinked(mapping)
             try:
@@ -214,6 +221,13 @@ class Store:
                     libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
                     mapping.linkable = False
             except OSError as error:
+                if mapping.forked and (found := self._current_name(mapping)) is not None and found != name:
+                    if name is not None:  # a relative was faster, so this file has the private name besides
+                        with suppress(OSError):
+                            os.unlink(f"{DIRECTORY}/{name}")
+                    return found
+                if error.errno == errno.ENOENT:
+                    raise _unlinked(mapping) from error
                 if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise
                 raise OutOfSharedMemoryError(
@@ -228,6 +242,16 @@ class Store:
                 self.named[wanted] = mapping
             return wanted
 
+    def _current_name(self, mapping: Mapping) -> str | None:
+        """The file's name, which a relative by a fork may have given it: then it is the one agreed on."""
+        agreed = mapping.agreed_name
+        if agreed is None or mapping.file_name == agreed or not is_at(f"{DIRECTORY}/{agreed}", mapping.key):
+            return mapping.file_name
+        mapping.file_name, mapping.linkable = agreed, False
+        if mapping.mode == "r+":
+            self.named[agreed] = mapping
+        return agreed
+
     def check_name(self, mapping: Mapping) -> None:
         """`SegmentNotFoundError` when another program has removed the file's name."""
         there = os.fstat(mapping.fd).st_nlink > 0 if mapping.fd >= 0 else is_at(mapping.path or "", mapping.key)
@@ -239,7 +263,7 @@ class Store:
         from shmarray.registry.reclaim import unlink_file
 
         mapping = mapping.parent or mapping
-        name = mapping.file_name
+        name = self._current_name(mapping)
         if name is None:
             if mapping.linkable:
                 return  # nameless: there is nothing to remove
@@ -414,8 +438,12 @@ class Store:
 
     def discard(self, mapping: Mapping) -> None:
         """Unmap, and destroy the file if nobody else holds it. Called without the lock."""
-        key, name, address = mapping.key, mapping.file_name, mapping.address
+        key, name, address = mapping.key, mapping.file_name or mapping.agreed_name, mapping.address
         mapping.forget_pages()
+        if mapping.forked:
+            self._n_forked -= 1
+            if not self._n_forked:
+                self.family.leave()
         if ARMED:
             reach("detach.unmap")
         libc.unmap(address, mapping.length)
@@ -469,13 +497,21 @@ class Store:
         self.lock.acquire()
         for mapping in self.live.values():
             self.mark_exported(mapping)
-            mapping.forked = True
+            if not mapping.forked:
+                mapping.forked = True
+                self._n_forked += 1
+                if mapping.file_name is None or is_private(mapping.file_name):
+                    mapping.agreed_name = new_unnamed_name(mapping.namespace)
+        if self._n_forked:
+            self.family.before_fork()
 
     def _after_fork_in_parent(self) -> None:
+        self.family.after_fork_in_parent()
         self.lock.release()
 
     def _after_fork_in_child(self) -> None:
         self.lock = RLock()
+        self.family.after_fork_in_child()
         self.names.abandon_in_child()
         for mapping in self.live.values():
             mapping.owned = False
@@ -488,6 +524,9 @@ class Store:
         self.parked.clear()
         self._parked_by_capacity.clear()
         self.parked_nbytes = 0
+        self._finalizer = None  # the parent's, which would not run here
+        if self.live:
+            self.watch_exit()
 
     def close(self) -> None:
         """At exit: leave nothing behind that nobody else holds. Views that still exist stay valid."""
@@ -495,9 +534,12 @@ class Store:
         self._drain()
         self.trim()
         with self:
+            # A lock on a file that came through a fork tells nothing; the family's does.
+            alone = not self._n_forked or self.family.is_last()
             for mapping in list(self.live.values()):
-                if not mapping.forked and not mapping.foreign and not mapping.descriptor.keep:
+                if (alone or not mapping.forked) and not mapping.foreign and not mapping.descriptor.keep:
                     with suppress(OSError, ShmArrayError):  # the next gc sees to it
+                        self._current_name(mapping)
                         destroy_held(self.names, mapping)
             self.names.forget()
 
