@@ -13,11 +13,10 @@ from shmarray.engine.planning import (
     plan_items,
     plan_probe,
     plan_stencil,
-    plan_units,
 )
 from shmarray.engine.probing import AskJob, ProbeJob, item_dtypes
 from shmarray.engine.python_fold import accumulator_dtype, plan_fold
-from shmarray.engine.reduction_grid import ReductionShape, plan_block_reduction, plan_reduction
+from shmarray.engine.reduction_grid import ReductionShape, block_shape, plan_block_reduction, plan_reduction
 from shmarray.engine.steps import Argument, kind_of, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
@@ -32,6 +31,7 @@ __all__ = [
     "ReductionShape",
     "accumulator_dtype",
     "apply_ufunc",
+    "block_shape",
     "check_output",
     "default_chunks",
     "item_dtypes",
@@ -47,7 +47,6 @@ __all__ = [
     "plan_reduction",
     "plan_stencil",
     "plan_step",
-    "plan_units",
     "reduce_ufunc",
     "run",
     "run_crash_safe",

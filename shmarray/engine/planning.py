@@ -27,7 +27,6 @@ __all__ = [
     "plan_stencil",
     "plan_ufunc",
     "plan_ufunc_reduction",
-    "plan_units",
 ]
 
 
@@ -199,27 +198,6 @@ def plan_stencil(
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(array.nbytes for array in (*arrays, output))
     return Plan(name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
-
-
-def plan_units(name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int) -> Plan:
-    """A plan that runs a ready-made kernel (`shmarray.engine.units`) over `units` units of work, `step` at a time.
-
-    Arrays are handed over whole; no two of them overlap if one is written.
-    """
-    operands = [Operand.of(value) for value in values if isinstance(value, np.ndarray)]
-    constants, offsets = constant_bytes([value for value in values if not isinstance(value, np.ndarray)])
-    words, places, constant_places = [units, step], [], []
-    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
-    for value in values:
-        if isinstance(value, np.ndarray):
-            places.append((len(words), next(remaining_operands).place))
-            words += [0, *value.shape, *value.strides]
-        else:
-            constant_places.append((len(words), next(remaining_offsets)))
-            words.append(0)
-    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
-    nbytes = max(operand.array.nbytes for operand in operands)
-    return Plan(name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel])
 
 
 def plan_function(

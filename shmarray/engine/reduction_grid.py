@@ -23,6 +23,7 @@ __all__ = [
     "STRIPES",
     "STRIPES_FROM",
     "ReductionShape",
+    "block_shape",
     "fold_block",
     "is_striped",
     "plan_block_reduction",
@@ -99,15 +100,6 @@ class ReductionShape:
             reduced_step = max(1, _CHUNK_ITEMS // kept_step)
         return cls(kept, reduced, n_kept, n_reduced, min(kept_step, max(1, n_kept)), reduced_step, by_rows)
 
-    @classmethod
-    def in_blocks(cls, shape: tuple[int, ...], axes: tuple[int, ...]) -> ReductionShape:
-        """The same for a ready-made loop: columns are cut into whole blocks."""
-        how = cls.of(shape, axes)
-        if how.by_rows:
-            return how
-        kept_step = min(how.kept_step, _BLOCK_COLUMNS)
-        return replace(how, kept_step=kept_step, reduced_step=how.kept_step * how.reduced_step // kept_step)
-
     @property
     def n_ranges(self) -> int:
         """Ranges that the reduced elements are cut into: partial results of each kept element."""
@@ -120,6 +112,16 @@ class ReductionShape:
     def down(self) -> ReductionShape:
         """How the partial results, of shape (n_ranges, n_kept), are combined: each column in the order of the grid."""
         return ReductionShape((1,), (0,), self.n_kept, self.n_ranges, self.n_kept, self.n_ranges, by_rows=False)
+
+
+def block_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> ReductionShape:
+    """How an array is reduced by a ready-made loop, block by block: as by folds, but columns are cut into whole
+    blocks."""
+    how = ReductionShape.of(shape, axes)
+    if how.by_rows:
+        return how
+    kept_step = min(how.kept_step, _BLOCK_COLUMNS)
+    return replace(how, kept_step=kept_step, reduced_step=how.kept_step * how.reduced_step // kept_step)
 
 
 def plan_reduction(

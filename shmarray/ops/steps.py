@@ -15,7 +15,7 @@ from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.array.results import allocate
 from shmarray.configuration import config
-from shmarray.engine import Argument, ReductionShape, kind_of, plan_block_reduction, plan_step, run
+from shmarray.engine import Argument, block_shape, kind_of, plan_block_reduction, plan_step, run
 from shmarray.pool import new_number
 
 __all__ = ["Array", "cut", "plain", "reduce_blocks", "run_step", "scratch"]
@@ -102,7 +102,7 @@ def reduce_blocks(loop: str, array: Array, axes: tuple[int, ...], state: Any, n_
 
         code = compiler.compile(driver, (int,) * 4, key=("blocks", loop, array.dtype, dtype, n_words))
         kernel = _kernels[loop, array.dtype, dtype] = (new_number(), code)
-    how = ReductionShape.in_blocks(array.shape, axes)
+    how = block_shape(array.shape, axes)
     partials = scratch((how.n_ranges, how.n_kept, n_words), dtype, like=array)
     run(plan_block_reduction(loop, kernel, array, partials, how))
     return partials
