@@ -47,7 +47,7 @@ from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
-__all__ = ["Outcome", "finish_dead_call", "finish_for", "look_after", "replay_held", "scratch_named_in"]
+__all__ = ["Outcome", "finish_dead_call", "finish_for", "is_under_way", "look_after", "replay_held", "scratch_named_in"]
 
 #: How long an opener waits for the workers of a dead caller, which leave within milliseconds unless they are stopped.
 _PATIENCE_S = 5.0
@@ -82,6 +82,17 @@ def look_after(mapping: Mapping) -> None:
             _say_that_it_is_gone(mapping, named)
         except OSError as error:
             raise _cannot_finish(mapping, error) from error
+
+
+def is_under_way(file_name: str) -> bool:
+    """Whether the caller of the call with this scratch lives. Nothing is changed."""
+    fd = -1 if "/" in file_name else _open_ours(f"{DIRECTORY}/{file_name}", "replay.open")
+    if fd < 0:
+        return False
+    try:
+        return not _caller_is_dead(fd)
+    finally:
+        os.close(fd)
 
 
 def finish_for(mapping: Mapping, file_name: str) -> Outcome:

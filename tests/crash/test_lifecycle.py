@@ -57,7 +57,8 @@ def storm(seed):
 
 
 def pools(out):
-    "Two programs that apply kernels, killed now and then, as are their workers."
+    # Two programs that apply kernels, killed now and then, as are their workers. Each also has an array that outlives
+    # it, which it changes in place by crash-safe calls: all of its elements have been changed equally often, always.
     import mmap
     import shmarray as sa
     from shmarray.errors import WorkerDiedError
@@ -65,7 +66,8 @@ def pools(out):
     from shmarray.pool.dispatch import calls
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers of killed callers become our children
-    counters = memoryview(mmap.mmap(-1, 4096)).cast("B").cast("Q")   # calls done, a worker's pid; for each program
+    # For each program: calls done, a worker's pid, crash-safe calls begun and ended.
+    counters = memoryview(mmap.mmap(-1, 4096)).cast("B").cast("Q")
     calls()  # numba, and the moves of a dispatch: once, before the programs are forked
 
     @sa.elementwise
@@ -76,10 +78,33 @@ def pools(out):
     def add_one(chunk):
         return chunk + 1
 
+    @sa.elementwise
+    def one_more(x):
+        return x + 1
+
+    def change_account(slot, pool):
+        "Once or not at all, also by a program that was killed over it; the next to open it finishes what it left."
+        account = sa.open(f"account-{slot}")
+        before = np.asarray(account).copy()
+        begun, ended = counters[4 * slot + 2], counters[4 * slot + 3]
+        assert np.all(before == before[0]), before
+        assert ended <= before[0] <= begun, (ended, before[0], begun)
+        counters[4 * slot + 2] = counters[4 * slot + 3] = int(before[0])
+        assert not account.dirty, sa.registry.info(f"account-{slot}").dirty_reason
+        counters[4 * slot + 2] += 1
+        one_more(account, out=account, crash_safe=True, pool=pool, retries=10)
+        counters[4 * slot + 3] += 1
+        counters[4 * slot] += 1
+
     def work(seed, slot):
         choose = random.Random(seed)
         pool = Pool(2)
         while True:
+            if choose.random() < 0.3:
+                try:
+                    change_account(slot, pool)
+                except WorkerDiedError:
+                    pass
             value = choose.randrange(1000)
             name = choose.choice([None, None, f"p{choose.randrange(6)}"])
             try:
@@ -90,8 +115,8 @@ def pools(out):
             except WorkerDiedError:
                 continue  # three kills of one chunk, or of three workers before they were up
             assert b[0] in (3 * value, value + 1) and np.all(np.asarray(b) == b[0])
-            counters[2 * slot] += 1
-            counters[2 * slot + 1] = choose.choice(pool.workers).pid
+            counters[4 * slot] += 1
+            counters[4 * slot + 1] = choose.choice(pool.workers).pid
 
     def parent_of(pid):
         try:
@@ -101,17 +126,19 @@ def pools(out):
             return None
 
     choose = random.Random(6)
+    for slot in range(2):
+        sa.zeros(4000, "i8", name=f"account-{slot}", keep=True, chunks=500)
     programs = [fork(work, choose.random(), slot) for slot in range(2)]
     kills = worker_kills = 0
     now = time.monotonic()
     until = now + SECONDS
     due, worker_due = [now + 4, now + 7], [now + 1, now + 1.5]
-    while (now := time.monotonic()) < until or (not counters[0] + counters[2] and now < until + 60):
+    while (now := time.monotonic()) < until or (not counters[0] + counters[4] and now < until + 60):
         time.sleep(0.01)
         for slot in range(2):
             if now > worker_due[slot]:
                 worker_due[slot] = now + choose.uniform(0.1, 2.0)
-                if parent_of(pid := counters[2 * slot + 1]) == programs[slot]:
+                if parent_of(pid := counters[4 * slot + 1]) == programs[slot]:
                     os.kill(pid, signal.SIGKILL)
                     worker_kills += 1
             if now > due[slot]:
@@ -131,7 +158,13 @@ def pools(out):
         except ChildProcessError:
             break
         assert time.monotonic() < until, "a worker outlives its caller"
-    os.write(out, struct.pack("3Q", kills, worker_kills, counters[0] + counters[2]))
+    for slot in range(2):
+        account = sa.open(f"account-{slot}")
+        assert np.all(np.asarray(account) == account[0]) and not account.dirty
+        assert counters[4 * slot + 3] <= account[0] <= counters[4 * slot + 2]
+        del account
+        sa.unlink(f"account-{slot}")
+    os.write(out, struct.pack("4Q", kills, worker_kills, counters[0] + counters[4], counters[3] + counters[7]))
 
 
 keepers = [Holder(made, f"keeper-{i}", i) for i in range(3)]
@@ -163,7 +196,7 @@ for i, keeper in enumerate(keepers):
     assert set(bytes(registry.attach(f"keeper-{i}").buf)) == {i}
     keeper.drop()
 collect()
-print(kills, *struct.unpack("3Q", os.read(result, 24)))
+print(kills, *struct.unpack("4Q", os.read(result, 32)))
 """
 
 
@@ -171,8 +204,11 @@ def test_row_01_kill_storm_leaks_nothing_and_reclaims_nothing_alive(
     environ: dict[str, str], namespace: str, storm_s: float
 ) -> None:
     printed = run_storm(environ, storm_s / 2)
-    kills, pool_kills, worker_kills, calls = map(int, printed.split())
-    print(f"kills: {kills}, of programs with pools {pool_kills}, of workers {worker_kills}; calls: {calls}")
+    kills, pool_kills, worker_kills, calls, changes = map(int, printed.split())
+    print(
+        f"kills: {kills}, of programs with pools {pool_kills}, of workers {worker_kills}; calls: {calls}, of which "
+        f"{changes} changed an array in place, each once"
+    )
     assert kills > 0
     assert pool_kills > 0
     assert calls > 0
