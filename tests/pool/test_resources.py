@@ -208,7 +208,7 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
     for kills, limits, killer in (
         ((0, 10**9), ["one"], "most likely by the kernel's out-of-memory"),
         ((10**9, 10**9), ["one"], "memory limit was reached: its count has risen"),
-        ((10**9, 10**9), [], "most likely by the kernel's out-of-memory"),  # a cgroup counts these kills too
+        ((2 * 10**9, 2 * 10**9), [], "most likely by the kernel's out-of-memory"),  # a cgroup counts these kills too
     ):
         up(pool)
         monkeypatch.setattr(diagnosis, "group_limits", lambda limits=limits: limits)
