@@ -382,9 +382,10 @@ class Crew(Exchange):
     def _close_descriptors(self) -> None:
         self._sockets.close()
         self._events.close()
-        for descriptor in (self._nudge, self._wake):
-            os.close(descriptor)
-        self._nudge = self._wake = -1
+        if self._wake >= 0:  # else it has ended before, and a forked child only looks
+            for descriptor in (self._nudge, self._wake):
+                os.close(descriptor)
+            self._nudge = self._wake = -1
 
     def __del__(self) -> None:
         if getattr(self, "_wake", -1) >= 0 and not self._keeper.is_alive():

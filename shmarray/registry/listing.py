@@ -222,7 +222,7 @@ def _survey(namespace: str) -> tuple[int, int]:
         finally:
             os.close(fd)
     with store:
-        for mapping in (*store.live.values(), *store.parked):
+        for mapping in (*store.live.values(), *store.warm):
             if mapping.file_name is None and mapping.namespace == namespace:
                 used += mapping.length
     return used, in_flight
@@ -245,5 +245,5 @@ def usage() -> Usage:
     """
     used, in_flight = _survey(config.namespace)
     with store:
-        recycled = store.parked_nbytes
+        recycled = store.warm.nbytes
     return Usage(used, in_flight, recycled, free_nbytes(), config.max_nbytes)
