@@ -26,3 +26,9 @@ def memory_group() -> Iterator[tuple[Path, Path]]:
                 with suppress(OSError):
                     group.rmdir()
     pytest.skip("needs the right to make a memory control group")
+
+
+@pytest.fixture(params=[{}, {"SHMARRAY_NO_TMPFILE": "1"}], ids=["O_TMPFILE", "fallback"])
+def environ(request: pytest.FixtureRequest) -> dict[str, str]:
+    environ: dict[str, str] = request.param
+    return environ

@@ -1,6 +1,6 @@
 """Who holds a segment, and what the limits of a process or a machine do to it: rows 10 to 20 of the fault table.
 
-Rows 11, 12 and 18 are in test_lifecycle.py.
+Rows 11 and 12 are in test_lifecycle.py, row 18 in test_full_memory.py.
 """
 
 from __future__ import annotations
