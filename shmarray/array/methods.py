@@ -222,6 +222,7 @@ class ArrayMethods(ndarray[Any, np.dtype[Any]]):
     min = _method(np.min)
     nonzero = _method(np.nonzero)
     prod = _method(np.prod)
+    put = _method(np.put)
     repeat = _method(np.repeat)
     round = _method(np.round)
     searchsorted = _method(np.searchsorted)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedArray"]
 
+_get_item, _set_item = ndarray.__getitem__, ndarray.__setitem__
 _MISSING = type("Missing", (), {})()
 
 #: What counts as one element beside arrays; anything else (lists, foreign arrays) takes the general way.
@@ -315,6 +316,26 @@ class SharedArray(ArrayMethods):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return functions.call_function(SharedArray, func, args, kwargs)
+
+    # --- items ----------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        # Whatever stands here, every index pays: the two comparisons are all that one that is no array costs.
+        kind = type(key)
+        if (kind is SharedArray or kind is ndarray) and key.dtype == np.bool_ and self.nbytes >= REDUCE_NBYTES:
+            version = functions.implementation(_get_item)
+            result = NotImplemented if version is None else version(self, key)
+            if result is not NotImplemented:
+                return result
+        return _get_item(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        kind = type(key)
+        if (kind is SharedArray or kind is ndarray) and key.dtype == np.bool_ and self.nbytes >= REDUCE_NBYTES:
+            version = functions.implementation(_set_item)
+            if version is not None and version(self, key, value) is not NotImplemented:
+                return
+        _set_item(self, key, value)
 
     # --- pickling -------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from shmarray.errors import (
 from shmarray.registry.creation import segment_class
 from shmarray.registry.names import check_name, public_name
 from shmarray.registry.removal import OPEN_FLAGS, read_page, try_exclusive
+from shmarray.registry.reserve import map_pages
 from shmarray.registry.store import store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -356,22 +357,7 @@ def _is_at(fd: int, path: str) -> bool:
 def _map(
     fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
 ) -> Mapping:
-    try:
-        if ARMED:
-            reach("attach.map")
-        address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
-    except OSError as error:
-        raise OutOfSharedMemoryError(
-            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-            nbytes=length,
-            free_nbytes=0,
-            limit="address space",
-        ) from error
-    if length >= 2 * 1024 * 1024:
-        if ARMED:
-            reach("attach.advise")
-        libc.advise_huge(address, length)
+    address = map_pages(fd, length, step="attach", writable=mode != "r", private=mode == "c")
     mapping = Mapping(
         address=address,
         length=length,

@@ -248,7 +248,7 @@ def _survey(namespace: str) -> tuple[int, int]:
         finally:
             os.close(fd)
     with store:
-        for mapping in (*store.live.values(), *store.parked):
+        for mapping in (*store.live.values(), *store.warm):
             if mapping.file_name is None and mapping.namespace == namespace:
                 used += mapping.length
     return used, in_flight
@@ -279,8 +279,8 @@ def usage() -> Usage:
     namespace, limit = config.namespace, config.max_nbytes
     used, in_flight = _survey(namespace)
     with store:
-        recycled = store.parked_nbytes
-        ours = sum(mapping.length for mapping in store.parked if mapping.namespace == namespace)
+        recycled = store.warm.nbytes
+        ours = sum(mapping.length for mapping in store.warm if mapping.namespace == namespace)
     free = free_nbytes() + recycled
     if limit is not None:
         free = min(free, limit - (used - ours))

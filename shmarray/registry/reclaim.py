@@ -142,6 +142,8 @@ def gc() -> list[str]:
         label = _reclaim(name, namespace, timeout_s=_GC_PATIENCE_S)
         if label is not None and not is_private(name):
             reclaimed.append(label if is_public(name) else name)
+    if ARMED:
+        reach("gc.end")
     if os.path.exists(f"{DIRECTORY}/{lock_name(namespace)}"):
         with store, suppress(ShmArrayError):
             store.names.prepare(namespace)
