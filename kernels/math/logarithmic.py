@@ -40,12 +40,12 @@ def split(fmt: Format) -> Callable[..., Any]:
 
 
 @formula
-def log_of_one_plus(fmt: Format) -> Callable[..., Any]:
-    """`(f, extra) -> (high, low)`, the logarithm of `1 + f + extra`, for `1 + f` in [sqrt(1/2), sqrt(2))."""
-    half, two, one = fmt.constants(0.5, 2.0, 1.0)
+def _log_of_one_plus(fmt: Format) -> Callable[..., Any]:
+    """`f -> (high, low, s)`, the logarithm of `1 + f` and `f / (2 + f)`, for `1 + f` in [sqrt(1/2), sqrt(2))."""
+    half, two = fmt.constants(0.5, 2.0)
     coefficients = fmt.polynomial("log")
 
-    def log_of_one_plus(f, extra):
+    def log_of_one_plus(f):
         s = f / (two + f)
         z = s * s
         half_f = half * f
@@ -53,7 +53,19 @@ def log_of_one_plus(fmt: Format) -> Callable[..., Any]:
         square_error = fma(half_f, f, -square)
         high = f - square
         low = ((f - high) - square) - square_error
-        low = fma(s, fma(z, polynomial(z, coefficients), square), low)
+        return high, fma(s, fma(z, polynomial(z, coefficients), square), low), s
+
+    return log_of_one_plus
+
+
+@formula
+def log_of_one_plus(fmt: Format) -> Callable[..., Any]:
+    """`(f, extra) -> (high, low)`, the logarithm of `1 + f + extra` for a tiny `extra`."""
+    one, two = fmt.constants(1.0, 2.0)
+    series = _log_of_one_plus(fmt)
+
+    def log_of_one_plus(f, extra):
+        high, low, s = series(f)
         return high, fma(extra, one - two * s, low)
 
     return log_of_one_plus
@@ -86,12 +98,11 @@ def bounded(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def natural_log(fmt: Format) -> Callable[..., Any]:
-    zero = fmt.real(0.0)
-    parts, series, total, edges = split(fmt), log_of_one_plus(fmt), combine(fmt), bounded(fmt)
+    parts, series, total, edges = split(fmt), _log_of_one_plus(fmt), combine(fmt), bounded(fmt)
 
     def log(x):
         k, f = parts(x)
-        high, low = series(f, zero)
+        high, low, _ = series(f)
         return edges(x, total(k, high, low))
 
     return log
@@ -99,13 +110,12 @@ def natural_log(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def _log2(fmt: Format) -> Callable[..., Any]:
-    zero = fmt.real(0.0)
     factor, factor_low = fmt.parts("log2e", 2)
-    parts, series, edges = split(fmt), log_of_one_plus(fmt), bounded(fmt)
+    parts, series, edges = split(fmt), _log_of_one_plus(fmt), bounded(fmt)
 
     def log2(x):
         k, f = parts(x)
-        high, low = series(f, zero)
+        high, low, _ = series(f)
         main = high * factor
         rest = fma(high, factor_low, fma(low, factor, fma(high, factor, -main)))
         total = k + main
@@ -116,14 +126,13 @@ def _log2(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def _log10(fmt: Format) -> Callable[..., Any]:
-    zero = fmt.real(0.0)
     factor, factor_low = fmt.parts("log10e", 2)
     step, step_low = fmt.short_parts("log10_2")
-    parts, series, edges = split(fmt), log_of_one_plus(fmt), bounded(fmt)
+    parts, series, edges = split(fmt), _log_of_one_plus(fmt), bounded(fmt)
 
     def log10(x):
         k, f = parts(x)
-        high, low = series(f, zero)
+        high, low, _ = series(f)
         main = high * factor
         rest = fma(high, factor_low, fma(low, factor, fma(high, factor, -main)))
         whole = k * step

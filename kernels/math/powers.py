@@ -25,16 +25,14 @@ import numpy as np
 from ._bits import (
     absolute,
     copy_sign,
-    exponent,
     fma,
-    mantissa,
     nearest,
     polynomial,
     power_of_two,
     root,
     select,
 )
-from ._formats import FLOAT64, Format
+from ._formats import FLOAT32, FLOAT64, Format
 from ._publish import SUBSTITUTES, formula, publish, publish_wide
 from .exponential import clamped, scaled
 from .logarithmic import split
@@ -106,31 +104,43 @@ def _exp2_of_pair(fmt: Format) -> Callable[..., Any]:
 
 @formula
 def _special_powers(fmt: Format) -> Callable[..., Any]:
-    """The sign of a power, and its value where a logarithm has nothing to say."""
+    """`(x, y, |x|**y) -> x**y`: the sign, and the values that a logarithm does not give.
+
+    Bases of zero, infinity and nan come out right by themselves, from logarithms that are infinite or nan.
+    """
     zero, one, half, inf, nan = fmt.constants(0.0, 1.0, 0.5, math.inf, math.nan)
 
     def special_powers(x, y, result):
         size = absolute(x)
-        grows = y > zero
-        result = select(size == zero, select(grows, zero, inf), result)
-        result = select(size == inf, select(grows, inf, zero), result)
-        result = select(size == one, one, result)
         whole = nearest(y) == y
         half_y = half * y
         odd = whole & (nearest(half_y) != half_y)
         result = select(odd, copy_sign(result, x), result)
         result = select((x < zero) & (size < inf) & ~whole, nan, result)
-        result = select((x != x) | (y != y), nan, result)
-        return select((x == one) | (y == zero), one, result)
+        return select((x == one) | (y == zero) | (size == one) & (absolute(y) == inf), one, result)
 
     return special_powers
 
 
+@formula
+def _log_at_edges(fmt: Format) -> Callable[..., Any]:
+    """`(x, log x) -> log x`, for x >= 0: -inf at zero, inf at inf, nan at nan."""
+    zero, inf, minus_inf = fmt.constants(0.0, math.inf, -math.inf)
+
+    def log_at_edges(x, log):
+        return select(x == zero, minus_inf, select(x < inf, log, x))
+
+    return log_at_edges
+
+
 def _double_power() -> Callable[..., Any]:
     log2, exp2, finish = _log2_pair(FLOAT64), _exp2_of_pair(FLOAT64), _special_powers(FLOAT64)
+    at_edges = _log_at_edges(FLOAT64)
 
     def power(x, y):
-        high, low = log2(absolute(x))
+        size = absolute(x)
+        high, low = log2(size)
+        high = at_edges(size, high)
         main = y * high
         return finish(x, y, exp2(main, fma(y, low, fma(y, high, -main))))
 
@@ -140,23 +150,29 @@ def _double_power() -> Callable[..., Any]:
 def _single_power() -> Callable[..., Any]:
     fmt = FLOAT64
     shift, one, two, log2e = fmt.constants(fmt.shift, 1.0, 2.0, math.log2(math.e))
+    one32, two32 = FLOAT32.constants(1.0, 2.0)
     log_coefficients, exp_coefficients = fmt.polynomial("log_medium"), fmt.polynomial("exp2_medium")
     # float32 ends at 2**-150 and 2**128; the conversion back rounds and overflows as it should.
     held = clamped(*fmt.constants(-200.0, 200.0))
-    finish = _special_powers(fmt)
+    # What can be done in float32 is: it has twice the lanes.
+    parts, at_edges, finish = split(FLOAT32), _log_at_edges(FLOAT32), _special_powers(FLOAT32)
     single, double = np.float32, np.float64
 
     def power(x, y):
-        x, y = double(x), double(y)
-        size = absolute(x)  # as a float64, normal wherever it is not zero
-        k, f = exponent(size), mantissa(size) - one
-        s = f / (two + f)
+        # An integer exponent may come as a float64, so that it stays exact.
+        size = absolute(x)
+        k, f = parts(size)
+        start = double(one32 / (two32 + f))
+        k, f = double(at_edges(size, k)), double(f)
+        # The quotient: float32's, improved by one step of Newton's
+        inverse = fma(start, fma(-start, two + f, one), start)
+        s = f * inverse
         z = s * s
-        t = held(y * fma(fma(s * z, polynomial(z, log_coefficients), two * s), log2e, k))
+        t = held(double(y) * fma(fma(s * z, polynomial(z, log_coefficients), two * s), log2e, k))
         shifted = t + shift
         r = t - (shifted - shift)
         result = fma(r, polynomial(r, exp_coefficients), one) * power_of_two(shifted)
-        return single(finish(x, y, result))
+        return finish(x, y, single(result))
 
     return power
 

@@ -83,6 +83,19 @@ def test_integer_powers_stay_integers_for_numpy_and_become_floats_for_math_pow()
     assert [type(value) for value in call(3, 4)] == [int, float]
 
 
+def test_a_whole_exponent_of_a_float32_stays_exact():
+    power = fast.SUBSTITUTES[np.power]
+
+    @numba.njit
+    def call(x, y):
+        return power(x, y)
+
+    for x, y in ((-1.0, 2**24 + 1), (-1.0000001, 3_000_001), (3.0, 4)):
+        expected = np.float32(float(np.float32(x)) ** y)
+        assert call(np.float32(x), y) == pytest.approx(expected, rel=1e-6)
+    assert call.nopython_signatures[0].return_type == numba.float32
+
+
 def test_arrays_and_outputs_are_left_to_numpy():
     @numba.njit
     def call(x, out):
