@@ -2,7 +2,8 @@
 
 The kernels do as little as numba lets them: the elementwise one copies one element a chunk, the chunkwise one
 returns at once. Beside them: `multiprocessing.Pool.map` and `ProcessPoolExecutor.map` with a function that
-does nothing, and a prange loop over two. All pools are hot: they are called without a pause.
+does nothing, and a prange loop over two. All pools are hot: they are called without a pause. The floors are a cache
+line that two spinning processes hand to each other and back, and a sleeping process that is woken through a pipe.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numba
 import numpy as np
+from floors import pipe_echo, spinning_echo
 from harness import Contestant, Suite, arguments
 
 import shmarray as sa
@@ -47,11 +49,16 @@ def main() -> None:
     target = sa.empty(2, chunks=1)
     plain = np.zeros(2)
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(2) as pool, ProcessPoolExecutor(2, mp_context=spawn) as executor:
+    with (
+        spawn.Pool(2) as pool,
+        ProcessPoolExecutor(2, mp_context=spawn) as executor,
+        pipe_echo() as wake,
+    ):
         peers = [
             Contestant("multiprocessing.Pool.map", lambda: pool.map(nothing, (0, 1), chunksize=1), calls=50),
             Contestant("ProcessPoolExecutor.map", lambda: list(executor.map(nothing, (0, 1))), calls=50),
             Contestant("numba prange", lambda: two_threads(plain), calls=2000),
+            Contestant("floor: a process woken through a pipe, and back", wake, calls=200),
         ]
         suite.run(
             "elementwise (caller a lane)",
@@ -61,6 +68,12 @@ def main() -> None:
         suite.run(
             "chunkwise (workers alone)",
             [Contestant("shmarray chunkwise", lambda: leave(target), calls=500), *peers],
+            rounds=25,
+        )
+    with spinning_echo() as hand_over:  # last, and alone: it keeps a core busy
+        suite.run(
+            "floor of both",
+            [Contestant("a cache line to a spinning process, and back", hand_over, calls=20_000)],
             rounds=25,
         )
     suite.report()

@@ -1,7 +1,9 @@
 """What does the first dispatch after a pause cost, and does a waiting pool burn the processor?
 
 Each turn sleeps 200 ms and then times one no-op call over two chunks. The processor time of the workers over
-two seconds of idleness is read from /proc/PID/stat, for ours and for the peer.
+two seconds of idleness is read from /proc/PID/stat, for ours and for the peer. The floor is what the machine takes to
+wake one process that sleeps on a pipe, and this one when it answers; NumPy's addition of 16 numbers (half a
+microsecond when hot) shows what a pause costs any code: the caches have forgotten it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 from dispatch import leave, nothing, same, two_threads
+from floors import pipe_echo
 from harness import Contestant, Suite, arguments
 
 import shmarray as sa
@@ -42,15 +45,15 @@ def main() -> None:
     numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
     source = sa.zeros(2, chunks=1)
     target = sa.empty(2, chunks=1)
-    plain = np.zeros(2)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    plain, small = np.zeros(2), np.zeros(16)
+    with multiprocessing.get_context("spawn").Pool(2) as pool, pipe_echo() as wake:
         contestants = [
             Contestant("shmarray elementwise", lambda: same(source, out=target), prepare=pause),
             Contestant("shmarray chunkwise", lambda: leave(target), prepare=pause),
-            Contestant(
-                "multiprocessing.Pool.map", lambda: pool.map(nothing, (0, 1), chunksize=1), prepare=pause
-            ),
+            Contestant("multiprocessing.Pool.map", lambda: pool.map(nothing, (0, 1), chunksize=1), prepare=pause),
             Contestant("numba prange", lambda: two_threads(plain), prepare=pause),
+            Contestant("np.add of 16 numbers", lambda: np.add(small, small, out=small), prepare=pause),
+            Contestant("floor: a process woken through a pipe, and back", wake, prepare=pause),
         ]
         suite.run("first call after 200 ms", contestants, rounds=40)
         for name, pids in (
@@ -60,9 +63,7 @@ def main() -> None:
             time.sleep(_PAUSE_S)
             before = processor_seconds(pids)
             time.sleep(2)
-            suite.note(
-                f"processor seconds of {name}'s workers in 2 s of idleness", processor_seconds(pids) - before
-            )
+            suite.note(f"processor seconds of {name}'s workers in 2 s of idleness", processor_seconds(pids) - before)
     suite.report()
 
 

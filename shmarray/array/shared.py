@@ -18,8 +18,9 @@ import numpy as np
 from numpy import ndarray
 
 from shmarray.array import functions, handles
+from shmarray.array.layout import axes_of_copy
 from shmarray.array.locks import ArrayLock, lock_of
-from shmarray.array.results import allocate, memory_axes, share, wants_sharing
+from shmarray.array.results import allocate, share, wants_sharing
 from shmarray.array.transfer import copy_parallel
 from shmarray.array.ufuncs import REDUCE_NBYTES, call_ufunc
 from shmarray.chunks import normalize_chunks
@@ -314,7 +315,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         elif order in ("F", "f", "A", "a"):
             axes = tuple(range(self.ndim))[::-1]
         else:
-            axes = memory_axes(self)
+            axes = axes_of_copy(self)
         target = allocate(self.shape, self.dtype, axes=axes) if wants_sharing(self.nbytes, self.dtype) else None
         if target is None:
             return ndarray.copy(self, order)
@@ -344,7 +345,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             and casting in _CASTINGS
             and np.can_cast(self.dtype, target_dtype, casting)
         ):
-            target = allocate(self.shape, target_dtype, axes=memory_axes(self))
+            target = allocate(self.shape, target_dtype, axes=axes_of_copy(self))
             if target is not None:
                 copy_parallel(target, self.view(ndarray))
                 return target.view(SharedArray)

@@ -6,11 +6,7 @@ reuse. A mapping's end is one of three: kept warm (made here, never known to any
 
 Invariants
 ----------
-* A mapping is kept for reuse only when no other process can have its pages: never exported, never
-  alive across a fork, and no other open file on its inode. The last is the kernel's word: a write lease
-  is granted beside no other opener. Before that question the generation word turns odd, and whoever
-  attaches looks at it after opening, so one of the two sees the other
-  (tests/registry/test_recycling.py races them).
+* What is kept for reuse no other process can have: see :mod:`shmarray.registry.warm`.
 * One lock guards everything here; under it no array is unmapped and no page reserved. `__del__` may
   run anywhere, also inside a locked section of its own thread: it only queues the mapping, and whoever
   leaves the lock last empties the queue.
@@ -23,21 +19,20 @@ import os
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from shmarray.configuration import config
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
-from shmarray.registry import reserve
+from shmarray.registry.family import Family
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
-from shmarray.registry.removal import DROP_PATIENCE_S, destroy, destroy_held, is_at
+from shmarray.registry.removal import destroy, destroy_held, is_at
+from shmarray.registry.warm import WarmMappings, withdraw
 from shmarray.segment import libc
-from shmarray.segment.descriptor import EXPORTED, GENERATION
+from shmarray.segment.descriptor import EXPORTED
 from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import Guards, held_back
-from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
 if TYPE_CHECKING:
@@ -45,16 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "hide", "store"]
 
-_GIB = 1 << 30
-#: More than this many kept mappings would only be descriptors spent.
-_MAX_PARKED = 256
 #: How long to wait for another thread of this process to give a name up.
 _PATIENCE_S = 1.0
-#: How much larger than asked for a reused mapping may be: a quarter.
-_SLACK_SHIFT = 2
 
-_GENERATION, _EXPORTED = GENERATION >> 3, EXPORTED >> 3
-_SETLEASE, _SETSIG, _SIGURG = 1024, 10, 23
+_EXPORTED = EXPORTED >> 3
 
 
 class Store:
@@ -63,16 +52,17 @@ class Store:
     def __init__(self) -> None:
         self.lock = RLock()
         self.names = NamespaceLock()
+        #: Who else may hold the mappings that were alive across a fork, and how many of these there are.
+        self.family = Family()
+        self._n_forked = 0
         #: Shared writable mappings in use, by inode.
         self.live: dict[tuple[int, int], Mapping] = {}
         #: The same by file name.
         self.named: dict[str, Mapping] = {}
         #: All mappings with a descriptor, oldest first (a dict for its order).
         self.with_fd: dict[Mapping, None] = {}
-        #: Kept for reuse, oldest first.
-        self.parked: dict[Mapping, None] = {}
-        self.parked_nbytes = 0
-        self._parked_by_capacity: dict[int, list[Mapping]] = {}
+        #: Kept for reuse.
+        self.warm = WarmMappings()
         self._guards = Guards()
         self._pending: deque[Mapping] = deque()
         #: File names of what threads are destroying right now.
@@ -86,6 +76,9 @@ class Store:
 
     def hook_fork(self) -> None:
         """At the first segment, not at import."""
+        from multiprocessing.util import register_after_fork
+
+        register_after_fork(self, Store.watch_exit)  # multiprocessing's children drop what a fork's hook registers
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
@@ -104,35 +97,15 @@ class Store:
 
     def take(self, capacity: int, namespace: str, *, nameless: bool) -> Mapping | None:
         """A kept mapping for a segment of `capacity` bytes, or None. Its pages are as they were left."""
-        if not self.parked:
+        if not self.warm:
             return None
         with self.lock:
-            best = self._best_of(self._parked_by_capacity.get(capacity, ()), namespace, nameless)
-            if best is None:
-                most = capacity + (capacity >> _SLACK_SHIFT)
-                for size in sorted(self._parked_by_capacity):
-                    if capacity < size <= most:
-                        best = self._best_of(self._parked_by_capacity[size], namespace, nameless)
-                        if best is not None:
-                            break
-            if best is not None:
-                self._unpark(best)
-                best.namespace = namespace
+            mapping = self.warm.pop(capacity, namespace, nameless=nameless)
+            if mapping is not None:
+                mapping.namespace = namespace
         if self._pending:
             self._drain()
-        return best
-
-    def _best_of(self, parked: Sequence[Mapping], namespace: str, nameless: bool) -> Mapping | None:
-        """The one parked last, for a nameless segment rather without a private file name."""
-        best: Mapping | None = None
-        for mapping in reversed(parked):
-            if mapping.file_name is None:
-                return mapping
-            if mapping.namespace == namespace:
-                if not nameless:
-                    return mapping
-                best = best or mapping
-        return best
+        return mapping
 
     def admit(self, mapping: Mapping) -> None:
         """Count the first segment of a mapping."""
@@ -198,10 +171,10 @@ class Store:
         mapping = mapping.parent or mapping
         with self:
             self.mark_exported(mapping)
-            name = mapping.file_name
+            name = self._current_name(mapping)
             if name is not None and not is_private(name):
                 return name
-            wanted = new_unnamed_name(mapping.namespace)
+            wanted = mapping.agreed_name or new_unnamed_name(mapping.namespace)
             if name is None and not (mapping.linkable and mapping.fd >= 0):
                 raise _unlinked(mapping)
             try:
@@ -214,6 +187,13 @@ class Store:
                     libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{wanted}")
                     mapping.linkable = False
             except OSError as error:
+                if mapping.forked and (found := self._current_name(mapping)) is not None and found != name:
+                    if name is not None:  # a relative was faster, so this file has the private name besides
+                        with suppress(OSError):
+                            os.unlink(f"{DIRECTORY}/{name}")
+                    return found
+                if error.errno == errno.ENOENT:
+                    raise _unlinked(mapping) from error
                 if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise
                 raise OutOfSharedMemoryError(
@@ -228,6 +208,16 @@ class Store:
                 self.named[wanted] = mapping
             return wanted
 
+    def _current_name(self, mapping: Mapping) -> str | None:
+        """The file's name, which a relative by a fork may have given it: then it is the one agreed on."""
+        agreed = mapping.agreed_name
+        if agreed is None or mapping.file_name == agreed or not is_at(f"{DIRECTORY}/{agreed}", mapping.key):
+            return mapping.file_name
+        mapping.file_name, mapping.linkable = agreed, False
+        if mapping.mode == "r+":
+            self.named[agreed] = mapping
+        return agreed
+
     def check_name(self, mapping: Mapping) -> None:
         """`SegmentNotFoundError` when another program has removed the file's name."""
         there = os.fstat(mapping.fd).st_nlink > 0 if mapping.fd >= 0 else is_at(mapping.path or "", mapping.key)
@@ -239,7 +229,7 @@ class Store:
         from shmarray.registry.reclaim import unlink_file
 
         mapping = mapping.parent or mapping
-        name = mapping.file_name
+        name = self._current_name(mapping)
         if name is None:
             if mapping.linkable:
                 return  # nameless: there is nothing to remove
@@ -331,91 +321,31 @@ class Store:
             if name is not None and self.named.get(name) is mapping:
                 del self.named[name]
             if mapping.owned and not (mapping.exported or mapping.descriptor.keep or self._closed):
-                limit = self._limit_nbytes()
-                if mapping.length <= limit and self._withdraw(mapping):
-                    self._park(mapping, limit, ended)
+                limit = self.warm.limit_nbytes()
+                if mapping.length <= limit and withdraw(mapping, self.names):
+                    ended += self.warm.keep(mapping, limit)
                     continue
             ended.append(mapping)
         return ended
-
-    def _limit_nbytes(self) -> int:
-        limit = config.recycle_nbytes
-        if limit is None:
-            return min(_GIB, (reserve.free_nbytes() + self.parked_nbytes) >> 3)
-        return int(limit)
-
-    def _withdraw(self, mapping: Mapping) -> bool:
-        """Take a file out of everybody's sight for reuse. False when somebody else may have its pages."""
-        name = mapping.file_name
-        if name is None:
-            return mapping.linkable  # nobody else ever could; without a link for ever it is of no use
-        if is_private(name):
-            return True
-        fd, words = mapping.fd, mapping.words
-        if fd < 0:
-            return False
-        generation = words[_GENERATION]
-        try:
-            with self.names.held(mapping.namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
-                if ARMED:
-                    reach("detach.withdraw")
-                if not os.fstat(fd).st_nlink:
-                    mapping.file_name = None
-                    return False
-                words[_GENERATION] = generation + 1
-                # Our odd generation must be out before we read their word (see `_read` of attachment);
-                # a lease has that barrier in it.
-                # What workers have mapped cannot be told from what others have by a lease: that goes.
-                if not words[_EXPORTED] and not mapping.lent and _is_sole_opener(mapping):
-                    hidden = mapping.hidden_name
-                    if hidden is None or not hidden.startswith(mapping.namespace + "~"):
-                        hidden = mapping.hidden_name = new_private_name(mapping.namespace)
-                    if ARMED:
-                        reach("detach.hide")
-                    os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
-                    mapping.file_name = hidden
-                    if ARMED:
-                        reach("detach.hidden")
-                    return True
-        except (OSError, ShmArrayError):
-            pass  # not for us, then; to be destroyed as if it had never been reusable
-        if words[_GENERATION] & 1:
-            words[_GENERATION] = generation + 2
-        return False
-
-    def _park(self, mapping: Mapping, limit: int, ended: list[Mapping]) -> None:
-        self.parked[mapping] = None
-        self.parked_nbytes += mapping.length
-        self._parked_by_capacity.setdefault(mapping.capacity, []).append(mapping)
-        while self.parked_nbytes > limit or len(self.parked) > _MAX_PARKED:
-            oldest = next(iter(self.parked))
-            self._unpark(oldest)
-            ended.append(oldest)
-
-    def _unpark(self, mapping: Mapping) -> None:
-        del self.parked[mapping]
-        self.parked_nbytes -= mapping.length
-        same = self._parked_by_capacity[mapping.capacity]
-        same.remove(mapping)
-        if not same:
-            del self._parked_by_capacity[mapping.capacity]
 
     def trim(self, nbytes: int = 0) -> int:
         """Give memory kept for reuse back until at most `nbytes` are kept; returns the bytes given back."""
         out: list[Mapping] = []
         with self:
-            while self.parked and self.parked_nbytes > nbytes:
-                oldest = next(iter(self.parked))
-                self._unpark(oldest)
-                out.append(oldest)
+            while self.warm and self.warm.nbytes > nbytes:
+                out.append(self.warm.pop_oldest())
         for mapping in out:
             self.discard(mapping)
         return sum(mapping.length for mapping in out)
 
     def discard(self, mapping: Mapping) -> None:
         """Unmap, and destroy the file if nobody else holds it. Called without the lock."""
-        key, name, address = mapping.key, mapping.file_name, mapping.address
+        key, name, address = mapping.key, mapping.file_name or mapping.agreed_name, mapping.address
         mapping.forget_pages()
+        if mapping.forked:
+            self._n_forked -= 1
+            if not self._n_forked:
+                self.family.leave()
         if ARMED:
             reach("detach.unmap")
         libc.unmap(address, mapping.length)
@@ -469,25 +399,34 @@ class Store:
         self.lock.acquire()
         for mapping in self.live.values():
             self.mark_exported(mapping)
-            mapping.forked = True
+            if not mapping.forked:
+                mapping.forked = True
+                self._n_forked += 1
+                if mapping.file_name is None or is_private(mapping.file_name):
+                    mapping.agreed_name = new_unnamed_name(mapping.namespace)
+        if self._n_forked:
+            self.family.before_fork()
 
     def _after_fork_in_parent(self) -> None:
+        self.family.after_fork_in_parent()
         self.lock.release()
 
     def _after_fork_in_child(self) -> None:
         self.lock = RLock()
+        self.family.after_fork_in_child()
         self.names.abandon_in_child()
         for mapping in self.live.values():
             mapping.owned = False
         # The parent goes on reusing what it keeps: drop the child's view of it, and touch no file.
-        for mapping in self.parked:
+        for mapping in self.warm:
             libc.unmap(mapping.address, mapping.length)
             self.with_fd.pop(mapping, None)
             if mapping.fd >= 0:
                 os.close(mapping.fd)
-        self.parked.clear()
-        self._parked_by_capacity.clear()
-        self.parked_nbytes = 0
+        self.warm = WarmMappings()
+        self._finalizer = None  # the parent's, which would not run here
+        if self.live:
+            self.watch_exit()
 
     def close(self) -> None:
         """At exit: leave nothing behind that nobody else holds. Views that still exist stay valid."""
@@ -495,9 +434,12 @@ class Store:
         self._drain()
         self.trim()
         with self:
+            # A lock on a file that came through a fork tells nothing; the family's does.
+            alone = not self._n_forked or self.family.is_last()
             for mapping in list(self.live.values()):
-                if not mapping.forked and not mapping.foreign and not mapping.descriptor.keep:
+                if (alone or not mapping.forked) and not mapping.foreign and not mapping.descriptor.keep:
                     with suppress(OSError, ShmArrayError):  # the next gc sees to it
+                        self._current_name(mapping)
                         destroy_held(self.names, mapping)
             self.names.forget()
 
@@ -519,24 +461,6 @@ def hide(mapping: Mapping) -> None:
     libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{name}")
     mapping.linkable = False
     mapping.file_name = mapping.hidden_name = name
-
-
-def _is_sole_opener(mapping: Mapping) -> bool:
-    """Whether no other open file on this inode exists, in any process, by the kernel's count."""
-    fd = mapping.fd
-    try:
-        # Whoever opens the file in between has a signal sent to us: by default SIGIO, which kills, so
-        # SIGURG, which is ignored by default. Asked for each time: giving a lease back forgets it.
-        if ARMED:
-            reach("detach.lease")
-        fcntl.fcntl(fd, _SETSIG, _SIGURG)
-        fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
-        if ARMED:
-            reach("detach.lease-back.unlock")
-        fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)
-    except OSError:
-        return False
-    return True
 
 
 #: The process's one store.

@@ -45,6 +45,7 @@ class Mapping:
 
     __slots__ = (
         "address",
+        "agreed_name",
         "capacity",
         "count",
         "descriptor",
@@ -104,6 +105,8 @@ class Mapping:
         self.exported = False
         #: Alive across a fork: a child shares the open file, so no lock on it tells us apart.
         self.forked = False
+        #: The name that a nameless file gets after a fork, by parent or child: they do not hear of each other.
+        self.agreed_name: str | None = None
         #: The private file name of its times out of use; made once.
         self.hidden_name: str | None = None
         #: The writable mapping of the same process that this one (read-only, private) stands on.
