@@ -30,6 +30,7 @@ __all__ = [
     "searching",
     "selection",
     "sorting",
+    "stencils",
     "vectors",
 ]
 
