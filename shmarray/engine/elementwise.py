@@ -61,7 +61,7 @@ def make_driver(
         wide_vectors()
         started = monotonic_ns()
         place, m = reserve(), plain_integer(n_operands)
-        pace = plain_integer(TRIAL_ITEMS)  # where there is no budget it does not matter
+        pace = plain_integer(TRIAL_ITEMS)  # items between two looks at the clock, if there is a budget
         while True:
             index = claim_or_resume(page, lane)
             if index < 0:

@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Real
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from shmarray.configuration import config
 from shmarray.engine.job import Binder, LocalBinder
@@ -81,7 +81,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.timeout is not None:
             _check("timeout", self.timeout, Real, "a positive number of seconds, or None", lambda seconds: seconds > 0)
-        _check("retries", self.retries, SupportsIndex, "0 or a positive integer", lambda count: count >= 0)
+            object.__setattr__(self, "timeout", min(self.timeout, 1e9))  # inf, too, in what clocks and locks take
+        _check("retries", self.retries, Integral, "0 or a positive integer", lambda count: count >= 0)
         pool: Any = self.pool
         if pool is not None and not isinstance(pool, Pool):
             # A pool of processes for Python calls has lanes for kernels beside them; see shmarray.multiprocessing.

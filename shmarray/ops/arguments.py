@@ -75,7 +75,12 @@ def as_scalar_or_array(args: Sequence[Any], *, name: str) -> list[Array | np.gen
             dtype = np.result_type(type(arg)) if common is None else np.result_type(common, arg)
             if common is not None and common.kind not in "biufc":
                 dtype = np.asarray(arg).dtype
-            values.append(dtype.type(arg))
+            try:
+                values.append(dtype.type(arg))
+            except OverflowError:
+                raise OverflowError(
+                    f"{name}: argument {position} is {arg}, which is too large for {dtype}; pass it as a float"
+                ) from None
             continue
         array = np.asarray(arg)
         if array.dtype.hasobject:

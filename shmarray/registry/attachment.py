@@ -32,6 +32,7 @@ from shmarray.errors import (
 from shmarray.registry.creation import segment_class
 from shmarray.registry.names import check_name, public_name
 from shmarray.registry.removal import OPEN_FLAGS, read_page, try_exclusive
+from shmarray.registry.reserve import map_pages
 from shmarray.registry.store import store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -241,6 +242,12 @@ def _open_past_leases(path: str, flags: int) -> int:
 
 
 def _not_found(shown: str, namespace: str) -> SegmentNotFoundError:
+    if namespace == DIRECTORY:  # another program's
+        return SegmentNotFoundError(
+            f"there is no segment {shown!r} in {DIRECTORY}: its name is `SharedMemory.name` of the program that made "
+            "it, which may have removed it; arrays with a name of ours are opened with shmarray.open",
+            name=shown,
+        )
     return SegmentNotFoundError(
         f"no array is called {shown!r} in namespace {namespace!r}: it was never created, was unlinked, "
         "or its last holder has gone (keep=True lets an array outlive its holders); see `shmarray ls`",
@@ -350,22 +357,7 @@ def _is_at(fd: int, path: str) -> bool:
 def _map(
     fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
 ) -> Mapping:
-    try:
-        if ARMED:
-            reach("attach.map")
-        address = libc.map_descriptor(fd, length, writable=mode != "r", private=mode == "c")
-    except OSError as error:
-        raise OutOfSharedMemoryError(
-            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-            nbytes=length,
-            free_nbytes=0,
-            limit="address space",
-        ) from error
-    if length >= 2 * 1024 * 1024:
-        if ARMED:
-            reach("attach.advise")
-        libc.advise_huge(address, length)
+    address = map_pages(fd, length, step="attach", writable=mode != "r", private=mode == "c")
     mapping = Mapping(
         address=address,
         length=length,

@@ -34,7 +34,7 @@ from shmarray.errors import (
 )
 from shmarray.registry import reclaim
 from shmarray.registry.names import check_name, is_private, new_private_name, public_name
-from shmarray.registry.reserve import heeds_huge_advice, populate, reserve
+from shmarray.registry.reserve import HUGE_NBYTES, heeds_huge_advice, map_pages, populate, reserve
 from shmarray.registry.store import hide, store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_shape", "create", "segment_class"]
 
-_HUGE_NBYTES = 2 * 1024 * 1024
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0)
 _MAX_NBYTES = 2**63 - 2**20
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
@@ -101,6 +100,8 @@ def _indices(shape: Any) -> tuple[int, ...]:
     with suppress(TypeError):
         return (operator.index(shape),)
     try:
+        if isinstance(shape, str | bytes | dict | set):  # Python could go through these
+            raise TypeError
         return tuple(operator.index(length) for length in shape)
     except TypeError:
         raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None
@@ -291,15 +292,15 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     address = 0
     try:
         populated = False
-        if length >= _HUGE_NBYTES and heeds_huge_advice():
+        if length >= HUGE_NBYTES and heeds_huge_advice():
             if ARMED:
                 reach("create.truncate")
             os.ftruncate(fd, length)
-            address = _map(fd, length)
+            address = map_pages(fd, length, step="create")
             populated = populate(address, length)
         if not populated:
             reserve(fd, length)
-        address = address or _map(fd, length)
+        address = address or map_pages(fd, length, step="create")
     except BaseException:
         if address:
             libc.unmap(address, length)
@@ -320,26 +321,6 @@ def _reserve_new(capacity: int, namespace: str) -> Mapping:
     mapping.linkable = file_name is None
     mapping.fresh = True
     return mapping
-
-
-def _map(fd: int, length: int) -> int:
-    try:
-        if ARMED:
-            reach("create.map")
-        address = libc.map_descriptor(fd, length, writable=True)
-    except OSError as error:
-        raise OutOfSharedMemoryError(
-            f"{length} bytes could not be mapped ({error.strerror}): the address space is used up "
-            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
-            nbytes=length,
-            free_nbytes=0,
-            limit="address space",
-        ) from error
-    if length >= _HUGE_NBYTES:
-        if ARMED:
-            reach("create.advise")
-        libc.advise_huge(address, length)
-    return address
 
 
 def _close_new(fd: int, file_name: str | None) -> None:

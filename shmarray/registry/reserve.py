@@ -22,9 +22,21 @@ from shmarray.segment import libc
 from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.mapping import DIRECTORY
 
-__all__ = ["SLICE_NBYTES", "GroupLimit", "free_nbytes", "group_limits", "heeds_huge_advice", "populate", "reserve"]
+__all__ = [
+    "HUGE_NBYTES",
+    "SLICE_NBYTES",
+    "GroupLimit",
+    "free_nbytes",
+    "group_limits",
+    "heeds_huge_advice",
+    "map_pages",
+    "populate",
+    "reserve",
+]
 
 SLICE_NBYTES = 8 * 1024 * 1024
+#: From this size on huge pages are asked for.
+HUGE_NBYTES = 2 * 1024 * 1024
 
 #: Kept free of every limit: page tables, the interpreter's own growth.
 _MARGIN_NBYTES = 16 * 1024 * 1024
@@ -164,6 +176,35 @@ def group_limits() -> list[GroupLimit]:
 def free_nbytes() -> int:
     """Bytes that a new segment could take now, as far as known (up to 0.25 s old)."""
     return max(0, _headroom.left(0)[0])
+
+
+def map_pages(fd: int, nbytes: int, *, step: str, writable: bool = True, private: bool = False) -> int:
+    """Map the first `nbytes` of a segment's file, on huge pages where there are; the address.
+
+    `step` ("create" or "attach") is how the failpoints here begin.
+
+    Raises
+    ------
+    OutOfSharedMemoryError
+        The address space is used up.
+    """
+    try:
+        if ARMED:
+            reach(f"{step}.map")
+        address = libc.map_descriptor(fd, nbytes, writable=writable, private=private)
+    except OSError as error:
+        raise OutOfSharedMemoryError(
+            f"{nbytes} bytes could not be mapped ({error.strerror}): the address space is used up "
+            "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
+            nbytes=nbytes,
+            free_nbytes=0,
+            limit="address space",
+        ) from error
+    if nbytes >= HUGE_NBYTES:
+        if ARMED:
+            reach(f"{step}.advise")
+        libc.advise_huge(address, nbytes)
+    return address
 
 
 def reserve(fd: int, nbytes: int) -> None:

@@ -6,11 +6,7 @@ reuse. A mapping's end is one of three: kept warm (made here, never known to any
 
 Invariants
 ----------
-* A mapping is kept for reuse only when no other process can have its pages: never exported, never
-  alive across a fork, and no other open file on its inode. The last is the kernel's word: a write lease
-  is granted beside no other opener. Before that question the generation word turns odd, and whoever
-  attaches looks at it after opening, so one of the two sees the other
-  (tests/registry/test_recycling.py races them).
+* What is kept for reuse no other process can have: see :mod:`shmarray.registry.warm`.
 * One lock guards everything here; under it no array is unmapped and no page reserved. `__del__` may
   run anywhere, also inside a locked section of its own thread: it only queues the mapping, and whoever
   leaves the lock last empties the queue.
@@ -23,22 +19,20 @@ import os
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from shmarray.configuration import config
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
-from shmarray.registry import reserve
 from shmarray.registry.family import Family
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
-from shmarray.registry.removal import DROP_PATIENCE_S, destroy, destroy_held, is_at
+from shmarray.registry.removal import destroy, destroy_held, is_at
+from shmarray.registry.warm import WarmMappings, withdraw
 from shmarray.segment import libc
-from shmarray.segment.descriptor import EXPORTED, GENERATION
+from shmarray.segment.descriptor import EXPORTED
 from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import Guards, held_back
-from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
 if TYPE_CHECKING:
@@ -46,16 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "hide", "store"]
 
-_GIB = 1 << 30
-#: More than this many kept mappings would only be descriptors spent.
-_MAX_PARKED = 256
 #: How long to wait for another thread of this process to give a name up.
 _PATIENCE_S = 1.0
-#: How much larger than asked for a reused mapping may be: a quarter.
-_SLACK_SHIFT = 2
 
-_GENERATION, _EXPORTED = GENERATION >> 3, EXPORTED >> 3
-_SETLEASE, _SETSIG, _SIGURG = 1024, 10, 23
+_EXPORTED = EXPORTED >> 3
 
 
 class Store:
@@ -73,10 +61,8 @@ class Store:
         self.named: dict[str, Mapping] = {}
         #: All mappings with a descriptor, oldest first (a dict for its order).
         self.with_fd: dict[Mapping, None] = {}
-        #: Kept for reuse, oldest first.
-        self.parked: dict[Mapping, None] = {}
-        self.parked_nbytes = 0
-        self._parked_by_capacity: dict[int, list[Mapping]] = {}
+        #: Kept for reuse.
+        self.warm = WarmMappings()
         self._guards = Guards()
         self._pending: deque[Mapping] = deque()
         #: File names of what threads are destroying right now.
@@ -111,35 +97,15 @@ class Store:
 
     def take(self, capacity: int, namespace: str, *, nameless: bool) -> Mapping | None:
         """A kept mapping for a segment of `capacity` bytes, or None. Its pages are as they were left."""
-        if not self.parked:
+        if not self.warm:
             return None
         with self.lock:
-            best = self._best_of(self._parked_by_capacity.get(capacity, ()), namespace, nameless)
-            if best is None:
-                most = capacity + (capacity >> _SLACK_SHIFT)
-                for size in sorted(self._parked_by_capacity):
-                    if capacity < size <= most:
-                        best = self._best_of(self._parked_by_capacity[size], namespace, nameless)
-                        if best is not None:
-                            break
-            if best is not None:
-                self._unpark(best)
-                best.namespace = namespace
+            mapping = self.warm.pop(capacity, namespace, nameless=nameless)
+            if mapping is not None:
+                mapping.namespace = namespace
         if self._pending:
             self._drain()
-        return best
-
-    def _best_of(self, parked: Sequence[Mapping], namespace: str, nameless: bool) -> Mapping | None:
-        """The one parked last, for a nameless segment rather without a private file name."""
-        best: Mapping | None = None
-        for mapping in reversed(parked):
-            if mapping.file_name is None:
-                return mapping
-            if mapping.namespace == namespace:
-                if not nameless:
-                    return mapping
-                best = best or mapping
-        return best
+        return mapping
 
     def admit(self, mapping: Mapping) -> None:
         """Count the first segment of a mapping."""
@@ -355,83 +321,19 @@ class Store:
             if name is not None and self.named.get(name) is mapping:
                 del self.named[name]
             if mapping.owned and not (mapping.exported or mapping.descriptor.keep or self._closed):
-                limit = self._limit_nbytes()
-                if mapping.length <= limit and self._withdraw(mapping):
-                    self._park(mapping, limit, ended)
+                limit = self.warm.limit_nbytes()
+                if mapping.length <= limit and withdraw(mapping, self.names):
+                    ended += self.warm.keep(mapping, limit)
                     continue
             ended.append(mapping)
         return ended
-
-    def _limit_nbytes(self) -> int:
-        limit = config.recycle_nbytes
-        if limit is None:
-            return min(_GIB, (reserve.free_nbytes() + self.parked_nbytes) >> 3)
-        return int(limit)
-
-    def _withdraw(self, mapping: Mapping) -> bool:
-        """Take a file out of everybody's sight for reuse. False when somebody else may have its pages."""
-        name = mapping.file_name
-        if name is None:
-            return mapping.linkable  # nobody else ever could; without a link for ever it is of no use
-        if is_private(name):
-            return True
-        fd, words = mapping.fd, mapping.words
-        if fd < 0:
-            return False
-        generation = words[_GENERATION]
-        try:
-            with self.names.held(mapping.namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
-                if ARMED:
-                    reach("detach.withdraw")
-                if not os.fstat(fd).st_nlink:
-                    mapping.file_name = None
-                    return False
-                words[_GENERATION] = generation + 1
-                # Our odd generation must be out before we read their word (see `_read` of attachment);
-                # a lease has that barrier in it.
-                # What workers have mapped cannot be told from what others have by a lease: that goes.
-                if not words[_EXPORTED] and not mapping.lent and _is_sole_opener(mapping):
-                    hidden = mapping.hidden_name
-                    if hidden is None or not hidden.startswith(mapping.namespace + "~"):
-                        hidden = mapping.hidden_name = new_private_name(mapping.namespace)
-                    if ARMED:
-                        reach("detach.hide")
-                    os.rename(f"{DIRECTORY}/{name}", f"{DIRECTORY}/{hidden}")
-                    mapping.file_name = hidden
-                    if ARMED:
-                        reach("detach.hidden")
-                    return True
-        except (OSError, ShmArrayError):
-            pass  # not for us, then; to be destroyed as if it had never been reusable
-        if words[_GENERATION] & 1:
-            words[_GENERATION] = generation + 2
-        return False
-
-    def _park(self, mapping: Mapping, limit: int, ended: list[Mapping]) -> None:
-        self.parked[mapping] = None
-        self.parked_nbytes += mapping.length
-        self._parked_by_capacity.setdefault(mapping.capacity, []).append(mapping)
-        while self.parked_nbytes > limit or len(self.parked) > _MAX_PARKED:
-            oldest = next(iter(self.parked))
-            self._unpark(oldest)
-            ended.append(oldest)
-
-    def _unpark(self, mapping: Mapping) -> None:
-        del self.parked[mapping]
-        self.parked_nbytes -= mapping.length
-        same = self._parked_by_capacity[mapping.capacity]
-        same.remove(mapping)
-        if not same:
-            del self._parked_by_capacity[mapping.capacity]
 
     def trim(self, nbytes: int = 0) -> int:
         """Give memory kept for reuse back until at most `nbytes` are kept; returns the bytes given back."""
         out: list[Mapping] = []
         with self:
-            while self.parked and self.parked_nbytes > nbytes:
-                oldest = next(iter(self.parked))
-                self._unpark(oldest)
-                out.append(oldest)
+            while self.warm and self.warm.nbytes > nbytes:
+                out.append(self.warm.pop_oldest())
         for mapping in out:
             self.discard(mapping)
         return sum(mapping.length for mapping in out)
@@ -516,14 +418,12 @@ class Store:
         for mapping in self.live.values():
             mapping.owned = False
         # The parent goes on reusing what it keeps: drop the child's view of it, and touch no file.
-        for mapping in self.parked:
+        for mapping in self.warm:
             libc.unmap(mapping.address, mapping.length)
             self.with_fd.pop(mapping, None)
             if mapping.fd >= 0:
                 os.close(mapping.fd)
-        self.parked.clear()
-        self._parked_by_capacity.clear()
-        self.parked_nbytes = 0
+        self.warm = WarmMappings()
         self._finalizer = None  # the parent's, which would not run here
         if self.live:
             self.watch_exit()
@@ -561,24 +461,6 @@ def hide(mapping: Mapping) -> None:
     libc.link_descriptor(mapping.fd, f"{DIRECTORY}/{name}")
     mapping.linkable = False
     mapping.file_name = mapping.hidden_name = name
-
-
-def _is_sole_opener(mapping: Mapping) -> bool:
-    """Whether no other open file on this inode exists, in any process, by the kernel's count."""
-    fd = mapping.fd
-    try:
-        # Whoever opens the file in between has a signal sent to us: by default SIGIO, which kills, so
-        # SIGURG, which is ignored by default. Asked for each time: giving a lease back forgets it.
-        if ARMED:
-            reach("detach.lease")
-        fcntl.fcntl(fd, _SETSIG, _SIGURG)
-        fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
-        if ARMED:
-            reach("detach.lease-back.unlock")
-        fcntl.fcntl(fd, _SETLEASE, fcntl.F_UNLCK)
-    except OSError:
-        return False
-    return True
 
 
 #: The process's one store.

@@ -224,3 +224,20 @@ def test_debug_checks_bounds(everywhere):
     assert from_small_table_checked(sa.array([0, 3])).tolist() == [10.0, 40.0]
     with pytest.raises(IndexError, match="from_small_table_checked raised in chunk 1 of 2"):
         from_small_table_checked(sa.array([0, 1, 2, 99], chunks=2))
+
+
+@sa.elementwise
+def takes_milliseconds(x):
+    for _ in range(3_000_000):
+        x = x * 0.999 + 1.0
+    return x
+
+
+def test_a_timeout_holds_where_nobody_can_be_killed(monkeypatch):
+    # Inside a worker a call runs on its own thread: what is too slow ends between two items.
+    monkeypatch.setattr("shmarray.engine.execution.current_worker", lambda: "this one")
+    out = sa.full(4000, -1.0)
+    with pytest.raises(sa.KernelTimeoutError, match=r"not done within its timeout of 0\.1 s: chunk 0 of 1") as caught:
+        takes_milliseconds(sa.ones(4000), out=out, timeout=0.1)
+    assert caught.value.chunks == (0,)
+    assert out[-1] == -1.0

@@ -9,8 +9,7 @@ import pytest
 
 from shmarray import config, registry
 from shmarray.registry import namespace as module
-from shmarray.registry import removal
-from shmarray.registry import store as store_module
+from shmarray.registry import removal, warm
 from shmarray.registry.namespace import NamespaceBusyError, NamespaceLock
 from shmarray.registry.store import store
 from tests.conftest import segment_files
@@ -32,7 +31,7 @@ def test_a_stuck_holder_is_waited_for_once_and_the_rest_is_left_to_gc(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removal, "DROP_PATIENCE_S", 0.05)
-    monkeypatch.setattr(store_module, "DROP_PATIENCE_S", 0.05)
+    monkeypatch.setattr(warm, "DROP_PATIENCE_S", 0.05)
     waits: list[float] = []
     wait = NamespaceLock._wait
 

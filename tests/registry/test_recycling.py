@@ -222,7 +222,7 @@ from shmarray.registry import reserve
 registry.create(10_000, "u1")
 assert registry.usage().recycled
 from shmarray.registry.store import store
-reserve._headroom.left = lambda nbytes: (0 if store.parked_nbytes else 10**9, "test")
+reserve._headroom.left = lambda nbytes: (0 if store.warm.nbytes else 10**9, "test")
 big = registry.create(1_000_000, "u1")
 assert registry.usage().recycled == 0
 """
