@@ -5,8 +5,8 @@
 ...     pool.map(abs, [-1, 2, -3])
 [1, 2, 3]
 
-`Pool`, `Value`, `Array`, `RawValue`, `RawArray` and `Manager` are this package's; everything else is the standard
-library's own object under a second name, the submodules included.
+`Pool`, `Value`, `Array`, `RawValue`, `RawArray`, `Manager`, `Pipe` and the queues are this package's; everything else
+is the standard library's own object under a second name, the submodules included.
 
 Invariant: there is one state. The start method, the current process, the logger, the resource tracker are those of
 `multiprocessing`, whichever of the two packages asks for or changes them.
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 #: Ours, as methods of the default context; the rest is forwarded.
 Array = _context.Array
+JoinableQueue = _context.JoinableQueue  # type: ignore[misc,assignment]
 Manager = _context.Manager
+Pipe = _context.Pipe
 Pool = _context.Pool
+Queue = _context.Queue  # type: ignore[misc,assignment]
 RawArray = _context.RawArray
 RawValue = _context.RawValue
+SimpleQueue = _context.SimpleQueue  # type: ignore[misc,assignment]
 Value = _context.Value
 get_context = _context.get_context
 
@@ -41,7 +45,7 @@ __all__ = list(_standard.__all__)
 #: Ours, with nothing like them in the standard library; loaded when asked for.
 _BESIDE = {"ArrayManager": "managers", "RemoteArray": "remote"}
 #: Modules of which the standard package may have its own loaded already, and this one another.
-_MODULES = {"managers", "pool", "sharedctypes"}
+_MODULES = {"connection", "managers", "pool", "queues", "sharedctypes"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,187 @@
-"""`multiprocessing.connection` under this package's name: the very module of the standard library."""
+"""`multiprocessing.connection`, with pipes that keep the arrays they carry until these have been received.
 
-import sys
-from multiprocessing import connection
-from typing import TYPE_CHECKING
+A pipe here is the standard library's and, beside it, an *escort*: a socket that takes the segments' descriptors along
+(:mod:`shmarray.registry.packing`). A message that has an escort says so before its length; all others are the very
+bytes that the original would write.
+
+Invariant: the escort is sent before its message, so whoever reads the message finds it. Should a sender be killed
+between the two, one that is left over is taken by the next message, and each segment still outlives the message that
+names it.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+import threading
+from multiprocessing import connection as _standard
+from multiprocessing import reduction
+from typing import TYPE_CHECKING, Any
+
+from shmarray.errors import SegmentNotFoundError
+from shmarray.registry.packing import begin_packing, end_packing, open_leases
+from shmarray.registry.references import keep_in_flight
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import *
+    from io import BytesIO
 
-sys.modules[__name__] = connection
+__all__ = [*_standard.__all__, "EscortedConnection", "leave_escort"]
+
+_LENGTH = struct.Struct("!i")
+_LONG_LENGTH = struct.Struct("!Q")
+_ESCORTED = _LENGTH.pack(-2)  # in the place of a length, of which -1 announces a long one
+_MOST_LEASES = 250  # descriptors that the kernel takes in one message: SCM_MAX_FD, less a few
+
+
+class EscortedConnection(_standard.Connection):
+    """One end of a pipe.
+
+    Parameters
+    ----------
+    handle : int
+        Descriptor of the pipe's end, from now on this object's.
+    escort : socket
+        Likewise.
+    readable, writable : bool
+    """
+
+    def __init__(self, handle: int, escort: socket.socket, readable: bool = True, writable: bool = True) -> None:
+        self._escort = escort
+        super().__init__(handle, readable, writable)
+
+    def send(self, obj: Any) -> None:
+        """Send an object; the arrays in it live until the other side has them, or is gone."""
+        begin_packing()
+        try:
+            super().send(obj)
+        finally:
+            end_packing()
+
+    def recv(self) -> Any:
+        """The next object that the other side has sent."""
+        try:
+            return super().recv()
+        finally:
+            leave_escort()
+
+    def _send_bytes(self, buf: Any) -> None:
+        segments = end_packing()
+        if segments and self._send_escort(segments):
+            self._send(_ESCORTED)  # type: ignore[attr-defined]
+        super()._send_bytes(buf)  # type: ignore[misc]
+
+    def _send_escort(self, segments: list[Any]) -> bool:
+        leases: list[int] = []
+        try:
+            leases = open_leases(segments)
+            if len(leases) <= _MOST_LEASES:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", leases))]
+                self._escort.sendmsg([b"e"], rights, socket.MSG_DONTWAIT)
+                return True
+        except (OSError, SegmentNotFoundError):
+            pass  # too many descriptors, here or on their way; or the name is gone, which the receiver will be told
+        finally:
+            for lease in leases:
+                os.close(lease)
+        for segment in segments:
+            keep_in_flight(segment)
+        return False
+
+    def _recv_bytes(self, maxsize: int | None = None) -> BytesIO | None:
+        receive: Any = self._recv  # type: ignore[attr-defined]
+        header = receive(4).getvalue()
+        if header == _ESCORTED:
+            self._receive_escort()
+            header = receive(4).getvalue()
+        (size,) = _LENGTH.unpack(header)
+        if size == -1:
+            (size,) = _LONG_LENGTH.unpack(receive(8).getvalue())
+        if maxsize is not None and size > maxsize:
+            return None
+        received: BytesIO = receive(size)
+        return received
+
+    def _receive_escort(self) -> None:
+        space = socket.CMSG_SPACE(_MOST_LEASES * 4)
+        _, ancillary, _, _ = self._escort.recvmsg(1, space, socket.MSG_CMSG_CLOEXEC)
+        escort = _Escort()
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                escort.leases.frombytes(data[: len(data) - len(data) % 4])
+        _thread.escort = escort
+
+    def _close(self) -> None:
+        self._escort.close()
+        super()._close()  # type: ignore[misc]
+
+
+class _Escort:
+    """Descriptors that came with a message, closed with this object."""
+
+    __slots__ = ("leases",)
+
+    def __init__(self) -> None:
+        self.leases = array.array("i")
+
+    def __del__(self) -> None:
+        for lease in self.leases:
+            os.close(lease)
+
+
+class _Thread(threading.local):
+    escort: _Escort | None = None  # of the message that this thread has read last
+
+
+_thread = _Thread()
+
+
+def leave_escort() -> None:
+    """The message that this thread has read last is unpickled: its segments are attached now."""
+    if _thread.escort is not None:
+        _thread.escort = None
+
+
+def Pipe(duplex: bool = True) -> tuple[EscortedConnection, EscortedConnection]:
+    """The two ends of a pipe: of both directions, or the one that receives and the one that sends.
+
+    Examples
+    --------
+    >>> receiver, sender = Pipe(duplex=False)
+    >>> sender.send([1, 2])
+    >>> receiver.recv()
+    [1, 2]
+    """
+    escorts = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if duplex:
+            ours, theirs = socket.socketpair()
+            handles = ours.detach(), theirs.detach()
+        else:
+            handles = os.pipe()
+    except BaseException:
+        for escort in escorts:
+            escort.close()
+        raise
+    first = EscortedConnection(handles[0], escorts[0], writable=duplex)
+    return first, EscortedConnection(handles[1], escorts[1], readable=duplex)
+
+
+def _reduce(end: EscortedConnection) -> Any:
+    handles = reduction.DupFd(end.fileno()), reduction.DupFd(end._escort.fileno())
+    return _rebuilt, (*handles, end.readable, end.writable)
+
+
+def _rebuilt(handle: Any, escort: Any, readable: bool, writable: bool) -> EscortedConnection:
+    return EscortedConnection(handle.detach(), socket.socket(fileno=escort.detach()), readable, writable)
+
+
+reduction.register(EscortedConnection, _reduce)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(_standard, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -1,7 +1,7 @@
 """Which start method do processes have, and which classes come with it?
 
 A context here is the standard library's context of that start method with our `Pool`, `Value`, `Array`, `RawValue`,
-`RawArray` and `Manager`. It is a subclass, so it goes wherever a context of `multiprocessing` is taken
+`RawArray`, `Manager`, `Pipe` and queues. It is a subclass, so it goes wherever a context of `multiprocessing` is taken
 (`concurrent.futures.ProcessPoolExecutor(mp_context=...)` for one).
 
 Invariant: the default start method is kept in one place, the standard library's. `set_start_method` of either package
@@ -60,6 +60,30 @@ class _OurClasses:
         manager = ArrayManager(ctx=self.get_context())
         manager.start()
         return manager
+
+    def Pipe(self, duplex: bool = True) -> Any:
+        """Two connected ends; see :func:`shmarray.multiprocessing.connection.Pipe`."""
+        from shmarray.multiprocessing.connection import Pipe
+
+        return Pipe(duplex)
+
+    def Queue(self, maxsize: int = 0) -> Any:
+        """A queue; see :class:`shmarray.multiprocessing.queues.Queue`."""
+        from shmarray.multiprocessing.queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> Any:
+        """A queue with `task_done` and `join`; see :class:`shmarray.multiprocessing.queues.JoinableQueue`."""
+        from shmarray.multiprocessing.queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> Any:
+        """A pipe with locks; see :class:`shmarray.multiprocessing.queues.SimpleQueue`."""
+        from shmarray.multiprocessing.queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
 
     def RawValue(self, typecode_or_type: Any, *args: Any, **naming: Any) -> Any:
         """A ctypes object in shared memory; see :func:`shmarray.multiprocessing.sharedctypes.RawValue`."""

@@ -12,18 +12,18 @@ import select
 import sys
 import threading
 import time
-import traceback
 import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from shmarray.errors import WorkerDiedError
-from shmarray.multiprocessing.exchange import CLOSE, RUN, TERMINATE, Exchange
-from shmarray.multiprocessing.jobs import IMapIterator, Job
+from shmarray.multiprocessing.callbacks import Callbacks
+from shmarray.multiprocessing.exchange import AHEAD, CLOSE, RUN, TERMINATE, Exchange
+from shmarray.multiprocessing.jobs import Job
 from shmarray.multiprocessing.member import Member
+from shmarray.multiprocessing.waiting import TICK_S
 from shmarray.multiprocessing.work import describe_call
 from shmarray.pool import WorkerInfo
 from shmarray.pool.outcome import describe_death
@@ -31,6 +31,8 @@ from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
+
+    from shmarray.multiprocessing.iterators import IMapIterator
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Crew"]
 
@@ -70,16 +72,13 @@ class Crew(Exchange):
         inherits_main: bool,
         spin_us: int,
     ) -> None:
-        super().__init__(size, max_tasks)
+        super().__init__(size, max_tasks, spin_us)
         self._make_process = make_process
         self._start = (initializer, tuple(initargs), spin_us)
         self._leaving: list[Member] = []
-        self._callbacks: SimpleQueue[tuple[Callable[[Any], object], Any, Callable[[], None]] | None] = SimpleQueue()
-        self._caller: threading.Thread | None = None  # runs them
+        self._callbacks = Callbacks(self._lock)
         self._starting: Member | None = None
         self._known_main = _main_functions() if inherits_main else None
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # for the keeper
-        self._events.register(self._wake, select.EPOLLIN)
         self._kill_at: float | None = None
         self._keeper = threading.Thread(target=self._keep, name="shmarray-pool-keeper", daemon=True)
         _crews.add(self)
@@ -110,9 +109,10 @@ class Crew(Exchange):
                     self._fill_up()
                 self._jobs.add(job)
                 self._queue.append(job)
-                self._move()
+                # Short tasks in quick succession go out together, when a worker has done what it has.
+                self._move(1 if self._ticking and not wait and job.pace.is_short else AHEAD)
                 if not wait:
-                    self._arm()
+                    self._leave(look=True)
                 elif self._server is None:
                     begun = True
                     self._become_server(me)
@@ -124,32 +124,27 @@ class Crew(Exchange):
             self.drop(job)
             raise
 
-    def submit_fed(self, job: IMapIterator, chunks: Iterable[Any]) -> None:
-        """Have a job done whose arguments may be slow to come: a thread of its own waits for them."""
-        self.submit(job)
-        threading.Thread(target=self._feed, args=(job, chunks), name="shmarray-pool-feeder", daemon=True).start()
+    def feed(self, job: IMapIterator, chunk: Any) -> bool:
+        """One more task of a job whose arguments are slow to come; False when nobody wants it any more."""
+        with self._lock:
+            if job not in self._jobs:
+                return False
+            job.feed(chunk)
+            if job not in self._queue:
+                self._queue.append(job)
+            self._move()
+            self._leave()
+            return True
 
-    def _feed(self, job: IMapIterator, chunks: Iterable[Any]) -> None:
-        error = None
-        try:
-            job.hungry.set()
-            for chunk in chunks:
-                while not job.hungry.wait(0.5) and job in self._jobs:
-                    pass
-                with self._lock:
-                    if job not in self._jobs:
-                        return
-                    job.feed(chunk)
-                    if job not in self._queue:
-                        self._queue.append(job)
-                    self._move()
-                    self._arm()
-                del chunk
-        except Exception as raised:
-            error = raised
+    def end_feeding(self, job: IMapIterator, error: BaseException | None) -> None:
+        """There are no more, or getting at the next one raised this."""
         with self._lock:
             if job in self._jobs:
                 job.end_feeding(error)
+
+    def wants(self, job: Job) -> bool:
+        """Whether the job is still to be done."""
+        return job in self._jobs
 
     def check_running(self) -> None:
         """`ValueError` if the pool takes no more work."""
@@ -177,7 +172,7 @@ class Crew(Exchange):
                 self._queue.remove(job)
             self._again = deque(task for task in self._again if task.job is not job)
             self.end(job)
-            self._arm()
+            self._leave()
 
     def must_go_by_value(self, function: Any) -> bool:
         """Whether forked workers have no such function of the main program, or an older one of that name."""
@@ -195,7 +190,7 @@ class Crew(Exchange):
             if self.state == RUN:
                 self.state = CLOSE
                 self._dismiss_if_over()
-                self._arm()
+                self._leave()
 
     def terminate(self) -> None:
         """End the workers at once. Calls that are under way raise."""
@@ -217,19 +212,17 @@ class Crew(Exchange):
             self._keeper.join()
 
     def join(self) -> None:
-        """Wait until all work is done and the workers have ended."""
+        """Wait until all work is done and the workers have ended; `RuntimeError` in a callback, which is part of it."""
+        if self._callbacks.is_current():
+            raise RuntimeError("a callback cannot join its own pool, which waits for the callback: do it elsewhere")
         waiter: Any = types.SimpleNamespace(waiting=[])
         self.wait(waiter, lambda: not self._jobs, None)
         self._keeper.join()
-        if self._caller is not None and self._caller is not threading.current_thread():
-            self._caller.join()
+        self._callbacks.join()
 
     def call_back(self, function: Callable[[Any], object], value: Any, finish: Callable[[], None]) -> None:
         """Call a function of the user's, in a thread that nothing else waits for, and then `finish`."""
-        if self._caller is None:
-            self._caller = threading.Thread(target=self._run_callbacks, name="shmarray-pool-callbacks", daemon=True)
-            self._caller.start()
-        self._callbacks.put((function, value, finish))
+        self._callbacks.call(function, value, finish)
 
     def end(self, job: Job) -> None:
         """A job is done."""
@@ -331,10 +324,9 @@ class Crew(Exchange):
 
     def _keep(self) -> None:
         while True:
-            timeout = -1.0
-            if self._kill_at is not None:
-                timeout = max(0.0, self._kill_at - time.monotonic())
-            events = self._events.poll(timeout)
+            events = self._events.poll(self._rest_s())
+            if not events and self._ticking and self._is_hot():
+                continue
             with self._lock:
                 for descriptor, _ in events:
                     if descriptor == self._wake:
@@ -342,50 +334,30 @@ class Crew(Exchange):
                             os.eventfd_read(self._wake)
                     elif descriptor == self._sockets.fileno():
                         if self._armed:
-                            self._take_in(self._sockets.poll(0))
-                            self._disarm_if_idle()
+                            self._look()
+                            if not self._jobs:
+                                self._disarm()
                     else:
                         member = self._by_fd.get(descriptor)
                         if member is not None:
                             self._bury(member)
+                if self._ticking and not events:
+                    self._tick()
                 if self._kill_at is not None and time.monotonic() >= self._kill_at:
                     self._kill_at = None
                     for member in [*self.members, *self._leaving]:
                         member.kill()
                 if self.state != RUN and not self.members and not self._leaving:
-                    self._callbacks.put(None)
+                    self._callbacks.end()
                     if self._server is None:
                         self._close_descriptors()
                     return
 
-    def _disarm_if_idle(self) -> None:
-        if not self._jobs:
-            self._armed = False
-            self._events.modify(self._sockets.fileno(), 0)
-
-    def _run_callbacks(self) -> None:
-        while (callback := self._callbacks.get()) is not None:
-            function, value, finish = callback
-            try:
-                function(value)
-            except BaseException:  # the original's thread would be dead, and all calls with it
-                traceback.print_exc()
-            with self._lock:
-                finish()
-            del callback, function, value, finish
-
-    @staticmethod
-    def _tell(descriptor: int) -> None:
-        if descriptor >= 0:
-            os.eventfd_write(descriptor, 1)
-
-    def _close_descriptors(self) -> None:
-        self._sockets.close()
-        self._events.close()
-        if self._wake >= 0:  # else it has ended before, and a forked child only looks
-            for descriptor in (self._nudge, self._wake):
-                os.close(descriptor)
-            self._nudge = self._wake = -1
+    def _rest_s(self) -> float:
+        """How long the keeper may sleep; negative: until it is woken."""
+        if self._ticking:
+            return TICK_S
+        return -1.0 if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
 
     def __del__(self) -> None:
         if getattr(self, "_wake", -1) >= 0 and not self._keeper.is_alive():

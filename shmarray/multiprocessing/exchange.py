@@ -1,11 +1,7 @@
-"""How do tasks get to workers, and results to whoever waits?
-
-The thread that waits for a result *serves* the pool meanwhile: it takes in all results and hands out what comes next.
-So there is no thread between a caller and its workers, and nobody to be woken on the way.
+"""How do tasks get to workers, and results to their jobs?
 
 Invariants: workers share nothing, so the death of one concerns the tasks that it was given, no others. Everything
-happens with `_lock` held, except sleeping. One thread serves at a time; while none does, the crew's keeper takes the
-results in (`_armed`), so the two never compete.
+happens with the lock held.
 """
 
 from __future__ import annotations
@@ -15,36 +11,31 @@ import itertools
 import os
 import select
 import sys
-import threading
-import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shmarray.errors import WorkerDiedError
 from shmarray.multiprocessing.jobs import Job, Task
 from shmarray.multiprocessing.member import Member, SentBatch
 from shmarray.multiprocessing.payloads import loads
+from shmarray.multiprocessing.waiting import Waiting
 from shmarray.multiprocessing.work import Status, describe_call, records
-from shmarray.pool import available_cores
 from shmarray.pool.outcome import describe_death
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
-    from shmarray.multiprocessing.jobs import Pace
+    from shmarray.multiprocessing.pace import Pace
 
-__all__ = ["CLOSE", "RUN", "TERMINATE", "Exchange"]
+__all__ = ["AHEAD", "CLOSE", "RUN", "TERMINATE", "Exchange"]
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"  # as in multiprocessing.pool
 
-_AHEAD = 2  # batches that a worker has at most: one at hand, one to go on with
-_SPIN_S = 50e-6  # how long a thread that waits looks for results before it sleeps, if there is a core to spare
+AHEAD = 2  # batches that a worker has at most: one at hand, one to go on with
 
 _numbers = itertools.count(1)
 
 
-class Exchange:
-    """Tasks that wait, workers that have some, and the thread that moves the one to the other.
+class Exchange(Waiting):
+    """Tasks that wait, workers that have some, and what moves the one to the other.
 
     Parameters
     ----------
@@ -52,143 +43,36 @@ class Exchange:
         How many workers there are to be.
     max_tasks : int, optional
         What one of them does at most.
+    spin_us : int
+        See :class:`~shmarray.multiprocessing.waiting.Waiting`.
     """
 
-    def __init__(self, size: int, max_tasks: int | None) -> None:
+    def __init__(self, size: int, max_tasks: int | None, spin_us: int) -> None:
+        super().__init__(spin_us)
         self.size = size
         self.state = RUN
-        self.members: list[Member] = []
         self._max_tasks = max_tasks
-        self._lock = threading.RLock()
-        self._busy = False  # the lock's holder is moving tasks; calls from inside leave that to it
-        self._jobs: set[Job] = set()  # not done
         self._queue: deque[Job] = deque()  # with tasks that were not taken
         self._again: deque[Task] = deque()  # that were given back, or whose worker died
-        self._server: int | None = None  # the thread that serves
         self._failed_starts = 0  # workers in a row that died before they were ready
         self._by_fd: dict[int, Member] = {}  # by the descriptor of the socket and of the process
-        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # for the serving thread
-        self._sockets = select.epoll()
-        self._events = select.epoll()  # what the keeper looks at
-        self._sockets.register(self._nudge, select.EPOLLIN)
-        self._events.register(self._sockets.fileno(), 0)
-        self._armed = False  # the keeper looks at the sockets
-        # Looking would keep a worker from its core if there is none to spare.
-        self._spin_s = _SPIN_S if available_cores() > size else 0.0
-
-    # ------------------------------------------------------------------ waiting
-
-    def wait(
-        self,
-        job: Job,
-        ready: Callable[[], bool],
-        timeout_s: float | None,
-        watch: Callable[[], object] | None = None,
-        *,
-        begun: bool = False,
-    ) -> None:
-        """Wait until `ready()`, serving the pool unless another thread does; `watch` is called now and then.
-
-        With `begun` this thread is the one that serves already.
-        """
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        me = threading.get_ident()
-        inside = self._server == me and not begun  # a signal handler, while this thread sleeps in `_serve`
-        while not ready():
-            try:
-                if inside or begun or self._begin_serving():
-                    self._serve(ready, until, watch, inside)
-                else:
-                    self._wait_for_server(job, ready, until)
-            finally:
-                begun = False
-                if not inside and self._server == me:
-                    self._end_serving()
-            if until is not None and time.monotonic() >= until:
-                return
-        if begun and self._server == me:  # it was ready at once
-            self._end_serving()
-
-    def _wait_for_server(self, job: Job, ready: Callable[[], bool], until: float | None) -> None:
-        event = threading.Event()
-        with held_back(), self._lock:
-            job.waiting.append(event)
-            if ready() or self._server is None:
-                event.set()
-        try:
-            event.wait(None if until is None else max(0.0, until - time.monotonic()))
-        finally:
-            with held_back(), self._lock:
-                job.waiting.remove(event)
-
-    def _begin_serving(self) -> bool:
-        with held_back(), self._lock:
-            if self._server is not None:
-                return False
-            self._become_server(threading.get_ident())
-            return True
-
-    def _become_server(self, thread: int) -> None:
-        self._server = thread
-        if self._armed:
-            self._armed = False
-            self._events.modify(self._sockets.fileno(), 0)
-
-    def _end_serving(self) -> None:
-        with held_back(), self._lock:
-            self._server = None
-            self._arm()
-
-    def _arm(self) -> None:
-        """Nobody serves: have the keeper do it, if there is something to wait for."""
-        if self._server is None and self._jobs and not self._armed:
-            self._armed = True
-            self._events.modify(self._sockets.fileno(), select.EPOLLIN)
-
-    def _serve(
-        self, ready: Callable[[], bool], until: float | None, watch: Callable[[], object] | None, inside: bool
-    ) -> None:
-        if self._busy and self._lock._is_owned():  # type: ignore[attr-defined]
-            raise RuntimeError("a pool's result was waited for by what it was pickling, which cannot come to an end")
-        poll = self._sockets.poll
-        timeout = 0.0
-        spin_until = time.monotonic() + self._spin_s
-        while True:
-            events = poll(timeout)
-            if events:
-                with held_back(), self._lock:
-                    self._take_in(events)
-                    if not inside and ready():  # now, rather than with the lock taken once more
-                        self._server = None
-                        self._arm()
-                if watch is not None:
-                    watch()
-                spin_until = time.monotonic() + self._spin_s
-            if ready():
-                return
-            timeout = 0.0
-            now = time.monotonic()
-            if until is not None and now >= until:
-                return
-            if now >= spin_until:
-                timeout = -1.0 if until is None else until - now
 
     # ------------------------------------------------------------------ handing out
 
-    def _move(self) -> None:
-        """Hand out what there is to those who have room."""
+    def _move(self, most: int = AHEAD) -> None:
+        """Hand out what there is to those who have room: fewer than `most` batches."""
         if self._busy:
             return  # from inside of this very loop: it goes on until nothing is left
         self._busy = True
         try:
-            while not self._hand_out():
+            while not self._hand_out(most):
                 pass
         finally:
             self._busy = False
 
-    def _hand_out(self) -> bool:
+    def _hand_out(self, most: int) -> bool:
         """One round; False if it should be followed by another."""
-        for ahead in range(_AHEAD):
+        for ahead in range(most):
             for member in list(self.members):
                 if len(member.batches) == ahead and not self._give(member):
                     return ahead > 0 or not self._take_from_others()
@@ -196,6 +80,8 @@ class Exchange:
 
     def _give(self, member: Member) -> bool:
         """Give a worker a batch; whether there was one to give."""
+        if not (self._queue or self._again):
+            return False
         left = self._room(member)
         if left <= 0:
             return True  # there may be, for others
@@ -268,6 +154,11 @@ class Exchange:
 
     def _take_from_others(self) -> bool:
         """Nothing waits, and somebody is idle: take from others what they have not begun, if there is something."""
+        for owner in self.members:
+            if len(owner.batches) > 1 or (owner.batches and not owner.ready):
+                break
+        else:
+            return False
         idle = [member for member in self.members if not member.batches and self._room(member) > 0]
         for owner in list(self.members):
             if idle and (len(owner.batches) > 1 or (owner.batches and not owner.ready and any(m.ready for m in idle))):

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from shmarray.multiprocessing.work import Journal
 from shmarray.multiprocessing.worker import run_worker
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from shmarray.multiprocessing.jobs import Task
+    from shmarray.multiprocessing.pool import Pool
 
-__all__ = ["Member", "SentBatch"]
+__all__ = ["Member", "SentBatch", "WorkerMaker"]
 
 
 class SentBatch:
@@ -101,10 +103,11 @@ class Member:
         entries = []
         try:
             for task in batch.open.values():
-                data, segment = payload = task.payload  # type: ignore[misc]
-                if segment is not None:
-                    descriptors.append(segment.open_unlocked())
-                entries.append((task.job.key, task.job.mode, data, payload.nbytes))  # type: ignore[union-attr]
+                payload = task.payload
+                assert payload is not None
+                if payload.segment is not None:
+                    descriptors.append(payload.segment.open_unlocked())
+                entries.append((task.job.key, task.job.mode, payload.data, payload.nbytes))
             self.channel.send((batch.number, functions, forget, entries), descriptors)
         finally:
             for descriptor in descriptors:
@@ -178,3 +181,18 @@ class Member:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+class WorkerMaker:
+    """Makes workers' processes for a pool without keeping it alive."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = ref(pool)
+        self._kind = type(pool)
+        self._context = pool._ctx
+
+    def __call__(self, **keywords: Any) -> Any:
+        process = (self._pool() or self._kind).Process(self._context, **keywords)
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        return process

@@ -42,6 +42,7 @@ class Payload(NamedTuple):
 
     data: bytes
     segment: Any = None  #: the segment that holds them; None when there are none
+    named: tuple[Any, ...] = ()  #: segments that the pickle names, to be kept until the receiver has attached
 
     @property
     def nbytes(self) -> int:

@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import pool as _standard
 from multiprocessing import util
 from multiprocessing.pool import ThreadPool
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from shmarray.configuration import config
 from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.crew import CLOSE, RUN, TERMINATE, Crew
-from shmarray.multiprocessing.jobs import (
-    ApplyResult,
-    Familiars,
+from shmarray.multiprocessing.iterators import (
     IMapIterator,
     IMapUnorderedIterator,
-    MapResult,
-    Pace,
     chunked,
+    start_feeding,
+    with_progress,
 )
+from shmarray.multiprocessing.member import WorkerMaker
+from shmarray.multiprocessing.pace import Familiars, Pace
+from shmarray.multiprocessing.results import ApplyResult, MapResult, all_of
 from shmarray.multiprocessing.work import Mode, describe_call
 from shmarray.pool import Pool as EnginePool
 from shmarray.pool import WorkerInfo
@@ -85,6 +86,9 @@ class Pool(_standard.Pool):
             context = default_context.get_context()
         if processes is None:
             processes = os.cpu_count() or 1
+        given: Any = processes
+        if not isinstance(given, Integral):
+            raise TypeError(f"processes must be a positive integer, or None for one a core; got {processes!r}")
         if processes < 1:
             raise ValueError(f"Number of processes must be at least 1; got {processes!r}")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
@@ -97,16 +101,16 @@ class Pool(_standard.Pool):
         self._pace = Pace()  # of the calls of apply_async
         self._familiars = Familiars()
         self._engines: list[EnginePool] = []  # one at most
-        self._state = RUN
         self._crew = Crew(
             processes,
-            _Maker(self),
+            WorkerMaker(self),
             initializer,
             initargs,
             maxtasksperchild,
             inherits_main=context.get_start_method() == "fork",
             spin_us=config.spin_us,
         )
+        self._state = RUN  # from here on it wants to be closed
         self._terminate = util.Finalize(self, _end, args=(self._crew, self._engines), exitpriority=15)
 
     @staticmethod
@@ -148,7 +152,8 @@ class Pool(_standard.Pool):
     ) -> ApplyResult:
         self._check_running()
         chunk = (tuple(args), dict(kwds or {}))
-        job = ApplyResult(self._crew, function, chunk, self._pace, self._tries(retries), callback, error_callback)
+        familiar, tries = self._familiars.known(function), self._tries(retries)
+        job = ApplyResult(self._crew, function, chunk, self._pace, tries, callback, error_callback, familiar)
         job.owner = self
         return job
 
@@ -183,7 +188,7 @@ class Pool(_standard.Pool):
         WorkerDiedError
             A worker died in a task.
         """
-        return self._mapped_now(func, iterable, Mode.MAP, chunksize, progress, retries)
+        return self._mapped(Mode.MAP, func, iterable, chunksize, progress, retries)
 
     def starmap(
         self,
@@ -195,7 +200,7 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> list[Any]:
         """`[func(*x) for x in iterable]`; see :meth:`map`."""
-        return self._mapped_now(func, iterable, Mode.STARMAP, chunksize, progress, retries)
+        return self._mapped(Mode.STARMAP, func, iterable, chunksize, progress, retries)
 
     def map_async(
         self,
@@ -208,7 +213,7 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> Any:
         """:meth:`map`, not waited for: an :class:`AsyncResult`."""
-        return self._mapped_later(func, iterable, Mode.MAP, chunksize, callback, error_callback, retries)
+        return self._begun(self._map_job(Mode.MAP, func, iterable, chunksize, retries, callback, error_callback))
 
     def starmap_async(
         self,
@@ -221,22 +226,20 @@ class Pool(_standard.Pool):
         retries: int | None = None,
     ) -> Any:
         """:meth:`starmap`, not waited for: an :class:`AsyncResult`."""
-        return self._mapped_later(func, iterable, Mode.STARMAP, chunksize, callback, error_callback, retries)
+        return self._begun(self._map_job(Mode.STARMAP, func, iterable, chunksize, retries, callback, error_callback))
 
-    def _mapped_now(
+    def _mapped(
         self,
+        mode: Mode,
         function: Callable[..., Any],
         iterable: Iterable[Any],
-        mode: Mode,
         chunksize: int | None,
         progress: Progress,
         retries: int | None,
     ) -> list[Any]:
-        job = self._map_job(function, iterable, mode, chunksize, retries)
-        if job.done or job.dropped:
-            pass
-        elif progress is False:
-            self._crew.submit(job, wait=True)
+        job = self._map_job(mode, function, iterable, chunksize, retries)
+        if not job.needs_workers or progress is False:
+            self._begun(job, wait=True)
         else:
             with watching(progress, job.total, describe_call(function)) as watch:
                 assert watch is not None
@@ -245,41 +248,23 @@ class Pool(_standard.Pool):
         result: list[Any] = job.get()
         return result
 
-    def _mapped_later(
-        self,
-        function: Callable[..., Any],
-        iterable: Iterable[Any],
-        mode: Mode,
-        chunksize: int | None,
-        callback: Any,
-        error_callback: Any,
-        retries: int | None,
-    ) -> MapResult:
-        job = self._map_job(function, iterable, mode, chunksize, retries, callback, error_callback)
-        if not (job.done or job.dropped):
-            self._crew.submit(job)
+    def _begun(self, job: MapResult, *, wait: bool = False) -> MapResult:
+        if job.needs_workers:
+            self._crew.submit(job, wait=wait)
         return job
 
     def _map_job(
         self,
+        mode: Mode,
         function: Callable[..., Any],
         iterable: Iterable[Any],
-        mode: Mode,
         chunksize: int | None,
         retries: int | None,
         callback: Any = None,
         error_callback: Any = None,
     ) -> MapResult:
         self._check_running()
-        error = None
-        items: Any = iterable
-        if type(items) not in (list, tuple, range):
-            try:
-                items = list(items)
-            except Exception as raised:
-                if not hasattr(iterable, "__len__"):
-                    raise
-                error, items = raised, ()
+        items, error = all_of(iterable)
         if chunksize is None:
             chunksize = -(-len(items) // (self._crew.size * 4))
         elif chunksize < 1 and items:
@@ -336,15 +321,16 @@ class Pool(_standard.Pool):
         job.owner = self
         chunks: Any = iterable if chunksize == 1 else chunked(iterable, chunksize)
         if type(iterable) in _AT_HAND:
-            job.feed_from(iter(chunks))
+            job.feed_from(iter(chunks), -(-len(iterable) // chunksize))  # type: ignore[arg-type]
             self._crew.submit(job)
         else:
-            self._crew.submit_fed(job, chunks)
+            self._crew.submit(job)
+            start_feeding(self._crew, job, chunks)
         results: Iterator[Any] = job
         if chunksize > 1:
             results = (item for chunk in job for item in chunk)
         if progress is not False:
-            return _with_progress(results, iterable, describe_call(function), progress)
+            return with_progress(results, iterable, describe_call(function), progress)
         return results
 
     # ------------------------------------------------------------------ its life
@@ -424,21 +410,6 @@ class Pool(_standard.Pool):
         return self._retries if retries is None else _checked(retries)
 
 
-class _Maker:
-    """Makes workers' processes for a pool without keeping it alive."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = ref(pool)
-        self._kind = type(pool)
-        self._context = pool._ctx
-
-    def __call__(self, **keywords: Any) -> Any:
-        process = (self._pool() or self._kind).Process(self._context, **keywords)
-        process.name = process.name.replace("Process", "PoolWorker")
-        process.daemon = True
-        return process
-
-
 def _end(crew: Crew, engines: list[EnginePool]) -> None:
     crew.terminate()
     while engines:
@@ -449,15 +420,6 @@ def _checked(retries: Any) -> int:
     if not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries must be 0 or a positive integer; got {retries!r}")
     return retries
-
-
-def _with_progress(results: Iterable[Any], iterable: Any, label: str, progress: Progress) -> Iterator[Any]:
-    total = len(iterable) if hasattr(iterable, "__len__") else 0
-    with watching(progress, total, label) as watch:
-        assert watch is not None
-        for done, result in enumerate(results, start=1):
-            watch(done)
-            yield result
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,7 @@ class Mode(IntEnum):
     ONE = 1  #: the payload is one argument
     MAP = 2  #: a tuple of arguments, each for one call
     STARMAP = 3  #: a tuple of tuples of arguments
+    CALL = 4  #: a tuple of the arguments of one call
 
 
 class Status(IntEnum):

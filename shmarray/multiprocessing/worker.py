@@ -25,17 +25,25 @@ from multiprocessing import process, util
 from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any
 
-from shmarray.multiprocessing.payloads import Payload, dumps, loads
+from shmarray.errors import SegmentNotFoundError
+from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
 from shmarray.pool.channel import Channel, ChannelClosedError
+from shmarray.registry.packing import begin_packing, end_packing, open_leases
+from shmarray.registry.references import keep_in_flight
 
 __all__ = ["run_worker"]
 
 #: A batch is given this long before the rest of it is given back.
 _PATIENCE_NS = 2_000_000
-#: A look for work that takes so long was interrupted by another process; then none are taken for some batches.
-_CROWDED_NS = 30_000
+#: A look for work that takes so long was interrupted by another process (which has its core for a slice of time, not
+#: for the microseconds of an interrupt); then none are taken for some batches.
+_CROWDED_NS = 200_000
 _CROWDED_BATCHES = 50
+#: So many times as long as else, work is looked for that has been coming soon.
+_LONGER = 4
+#: Descriptors that keep what a result names; the channel takes one more for its large arrays, and one for its length.
+_MOST_LEASES = 2
 
 
 def run_worker(
@@ -80,6 +88,7 @@ class Worker:
         self._signals = signals
         self._spin_ns = spin_us * 1000
         self._journal = journal
+        self._hot = False  # the last batch came soon after the one before, so the next one may, too
         self._crowded = 0  # how many more times not to look for work before sleeping
         self._number = 0
         self._entries: deque[tuple[int, Entry]] = deque()
@@ -123,14 +132,15 @@ class Worker:
     def _next(self) -> tuple[Any, list[int]]:
         receive = self._channel.receive
         clock = time.perf_counter_ns
-        now = clock()
-        until = now + self._spin_ns
+        now = finished = clock()
+        until = finished + (_LONGER * self._spin_ns if self._hot else self._spin_ns)
         if self._crowded:
             self._crowded -= 1
             until = 0
         while True:
             received = receive()
             if received is not None:
+                self._hot = clock() - finished < _LONGER * self._spin_ns
                 return received
             if now < until:
                 os.sched_yield()
@@ -156,7 +166,7 @@ class Worker:
             waiting.extend(enumerate(entries))
         del entries, batch
         if len(waiting) > 1:
-            self._minder.watch(_PATIENCE_NS)
+            self._minder.watch(start)
         while True:
             try:
                 position, entry = waiting.popleft()
@@ -164,21 +174,24 @@ class Worker:
                 break
             journal.begin(position)
             status, payload = self._outcome(entry, descriptors)
-            if payload.segment is not None or not journal.log(position, status, payload.data):
+            if payload.segment is not None or payload.named or not journal.log(position, status, payload.data):
                 # Alone, with its segment or because it is long.
                 with self._sending:
                     self._send(Report(number, journal.unsent()))
                     record = pack_record(position, status, payload.data)
                     self._send(Report(number, record, nbytes=payload.nbytes), payload)
             del payload
+        self._minder.rest()
         with self._sending:
             self._number = 0
             self._send(Report(number, journal.unsent(), (), time.perf_counter_ns() - start))
 
     def _send(self, report: Report, payload: Payload | None = None) -> None:
         descriptors = []
-        if payload is not None and payload.segment is not None:
-            descriptors.append(payload.segment.open_unlocked())
+        if payload is not None:
+            if payload.segment is not None:
+                descriptors.append(payload.segment.open_unlocked())
+            descriptors += _leases(payload.named)
         try:
             self._channel.send(tuple(report), descriptors)
         finally:
@@ -234,6 +247,8 @@ class Worker:
             if type(function) in _STATELESS:  # others may change, and each task is to have its own
                 self._loaded[key] = function
         arguments = loads(data, nbytes, descriptor)
+        if mode == Mode.CALL:
+            return function, arguments, by_value
         if mode == Mode.ONE:
             return function, (arguments,), by_value
         return _mapped if mode == Mode.MAP else _starmapped, (function, arguments), by_value
@@ -255,6 +270,29 @@ def _starmapped(function: Callable[..., Any], arguments: tuple[Any, ...]) -> lis
 
 
 def _dumped(result: Any, by_value: bool) -> Payload:
+    if type(result) in ATOMS:
+        return dumps(result)
+    begin_packing()
+    try:
+        payload = _pickled(result, by_value)
+    finally:
+        named = end_packing()
+    return payload._replace(named=tuple(named)) if named else payload
+
+
+def _leases(segments: tuple[Any, ...]) -> list[int]:
+    """Descriptors that keep these segments on their way to the pool; where there cannot be any, time keeps them."""
+    if len(segments) <= _MOST_LEASES:
+        try:
+            return open_leases(segments)
+        except (OSError, SegmentNotFoundError):
+            pass
+    for segment in segments:
+        keep_in_flight(segment)
+    return []
+
+
+def _pickled(result: Any, by_value: bool) -> Payload:
     try:
         return dumps(result)
     except Exception:
@@ -308,6 +346,8 @@ class _Minder:
         self._set.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         self._interval = (ctypes.c_long * 4)()
         self._address = ctypes.addressof(self._interval)
+        self._since_ns = 0  # when what the main thread is at began; 0: nothing is to be watched
+        self._is_set = False  # the timer
 
     def start(self) -> None:
         """Watch the pool's process from now on."""
@@ -319,10 +359,37 @@ class _Minder:
             os._exit(1)
         threading.Thread(target=self._run, args=(pidfd,), name="shmarray-pool-minder", daemon=True).start()
 
-    def watch(self, patience_ns: int) -> None:
-        """Call `late` after this time, unless `watch` is called again before."""
-        self._interval[2], self._interval[3] = divmod(patience_ns, 1_000_000_000)
+    def watch(self, since_ns: int) -> None:
+        """Something began at this time (of `time.perf_counter_ns`): call `late` if it takes longer than it should.
+
+        The timer stays as it is if it is set: to set it costs as much as a short task, and it is looked at once it is
+        due what there is to be watched by then.
+        """
+        self._since_ns = since_ns
+        if not self._is_set:
+            self._is_set = True
+            self._set_timer(_PATIENCE_NS)
+
+    def rest(self) -> None:
+        """It is over."""
+        self._since_ns = 0
+
+    def _set_timer(self, in_ns: int) -> None:
+        self._interval[2], self._interval[3] = divmod(in_ns, 1_000_000_000)
         self._set(self._timer, 0, self._address, None)
+
+    def _due(self) -> bool:
+        """The timer is due: whether the main thread takes too long; sets it again if that is still to be seen."""
+        self._is_set = False  # before the look at what there is, so that what begins now sets it
+        since_ns = self._since_ns
+        if not since_ns:
+            return False
+        left_ns = since_ns + _PATIENCE_NS - time.perf_counter_ns()
+        if left_ns <= 0:
+            return True
+        self._is_set = True
+        self._set_timer(left_ns)
+        return False
 
     def _run(self, pidfd: int) -> None:
         poll = select.poll()
@@ -337,6 +404,7 @@ class _Minder:
                 except BlockingIOError:
                     continue
                 try:
-                    self._late()
+                    if self._due():
+                        self._late()
                 except ChannelClosedError:
                     os._exit(1)

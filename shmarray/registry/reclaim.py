@@ -246,8 +246,8 @@ def unlink_file(
             status = None
         if status is None or (key is not None and (status.st_dev, status.st_ino) != key):
             raise SegmentNotFoundError(
-                f"no array is called {label!r} in namespace {namespace!r}: it was unlinked, or its last "
-                "holder has gone",
+                f"no array is called {label!r} in namespace {namespace!r}: it was never created, was unlinked, "
+                "or its last holder has gone; see `shmarray ls`",
                 name=label,
             )
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

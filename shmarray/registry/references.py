@@ -17,6 +17,7 @@ from shmarray.configuration import config
 from shmarray.errors import SegmentNotFoundError
 from shmarray.registry.attachment import adopt, attach_file, check_mode, second_segment, settled
 from shmarray.registry.names import is_public, label_of
+from shmarray.registry.packing import collect
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
 from shmarray.segment.failpoints import ARMED, reach
@@ -25,7 +26,7 @@ from shmarray.segment.mapping import Mapping
 if TYPE_CHECKING:
     from shmarray.segment import Segment
 
-__all__ = ["SegmentReference", "attach_reference", "export", "lent", "reattach"]
+__all__ = ["SegmentReference", "attach_reference", "export", "keep_in_flight", "lent", "reattach"]
 
 
 class SegmentReference(NamedTuple):
@@ -55,7 +56,8 @@ def export(segment: Segment, *, in_flight: bool = True) -> SegmentReference:
 
     Publishes a nameless segment. Several references in flight share one deadline, the latest; the first
     process that attaches ends it, so keep the array for several receivers. Who keeps the segment until its
-    receiver has attached, and hears of that, says `in_flight=False`: then there is no deadline.
+    receiver has attached, and hears of that, says `in_flight=False`: then there is no deadline. Nor is there one in a
+    thread that packs (see :mod:`shmarray.registry.packing`).
     """
     mapping = segment.mapping
     if mapping.foreign:
@@ -63,12 +65,17 @@ def export(segment: Segment, *, in_flight: bool = True) -> SegmentReference:
     mapping = mapping.parent or mapping
     file_name = store.publish(mapping)
     store.check_name(mapping)
-    if in_flight:
-        until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
-        _set_deadline(mapping, until_ns)
+    if in_flight and not collect(segment):
+        keep_in_flight(segment)
     return SegmentReference(
         file_name, mapping.namespace, mapping.key, mapping.descriptor.created_ns, segment.nbytes
     )
+
+
+def keep_in_flight(segment: Segment) -> None:
+    """Keep an exported segment until one process has attached, or `config.handle_ttl_s` have passed."""
+    until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
+    _set_deadline(segment.mapping, until_ns)
 
 
 def _set_deadline(mapping: Mapping, until_ns: int) -> None:

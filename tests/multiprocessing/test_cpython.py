@@ -79,7 +79,7 @@ def of_ours(source: str) -> str:
     # Programs that tests start must find the package.
     source = source.replace("'-E', '-c'", "'-c'")
     environ = "**{'__isolated': False, 'PYTHONPATH': os.environ['PYTHONPATH']}"
-    return source.replace("assert_python_ok('-c', cmd)", f"assert_python_ok('-c', cmd, {environ})")
+    return re.sub(r"""assert_python_ok\((["']-c["'], cmd[^)]*)\)""", rf"assert_python_ok(\1, {environ})", source)
 
 
 def run(folder: Path, method: str, names: tuple[str, ...], *, ours: bool = True, slow: tuple[str, ...] = ()) -> str:

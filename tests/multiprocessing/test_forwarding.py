@@ -13,7 +13,20 @@ import pytest
 
 from shmarray import multiprocessing as mp
 
-OURS = {"Array", "Manager", "Pool", "RawArray", "RawValue", "Value", "get_context"}
+OURS = {
+    "Array",
+    "JoinableQueue",
+    "Manager",
+    "Pipe",
+    "Pool",
+    "Queue",
+    "RawArray",
+    "RawValue",
+    "SimpleQueue",
+    "Value",
+    "get_context",
+}
+OUR_MODULES = ("connection", "context", "managers", "pool", "queues", "sharedctypes")
 SUBMODULES = [module.name for module in pkgutil.iter_modules(multiprocessing.__path__)]
 
 
@@ -35,13 +48,13 @@ def test_a_star_import_gives_ours() -> None:
 def test_every_submodule_can_be_imported(name: str) -> None:
     ours = importlib.import_module(f"shmarray.multiprocessing.{name}")
     original = importlib.import_module(f"multiprocessing.{name}")
-    if name in ("context", "managers", "pool", "sharedctypes"):
+    if name in OUR_MODULES:
         assert {name for name in vars(original) if not hasattr(ours, name)} == set()
     else:
         assert ours is original
 
 
-@pytest.mark.parametrize("name", ["context", "managers", "pool", "sharedctypes"])
+@pytest.mark.parametrize("name", OUR_MODULES)
 def test_submodules_of_ours_are_found_where_the_originals_are_loaded(name: str) -> None:
     program = (
         f"import multiprocessing.{name}\n"

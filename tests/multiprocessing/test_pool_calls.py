@@ -149,6 +149,25 @@ def add_one(view: Any) -> Any:
     return sa.array(view + 1)
 
 
+def test_shared_arrays_of_results_are_kept_by_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(sa.config), "handle_ttl_s", 0.0)  # a handle that is kept by time is lost at once
+    with mp.Pool(2) as pool:
+        results = pool.map(lambda x: (sa.full(10, x), sa.full(10, -x)), range(40), chunksize=1)
+        assert [int(up[0] + down[0]) for up, down in results] == [0] * 40
+        with pytest.raises(ValueError, match="in an error") as caught:
+            pool.apply(raise_with, (3,))
+        assert caught.value.args[1].sum() == 30
+
+
+def raise_with(x: int) -> None:
+    raise ValueError("in an error", sa.full(10, x))
+
+
+def test_many_shared_arrays_of_one_result_arrive() -> None:
+    with mp.Pool(1) as pool:
+        assert [int(array[0]) for array in pool.apply(lambda: [sa.full(10, x) for x in range(9)])] == list(range(9))
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     with mp.Pool(2) as pool:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -314,3 +315,110 @@ def test_a_storm_of_kills_loses_no_result(storm_s: float) -> None:
 
 def square(x: int) -> int:
     return x * x
+
+
+def test_a_pool_that_has_ended_is_nothing_to_forked_children() -> None:
+    program = """
+import os
+from shmarray import multiprocessing as mp
+ended = mp.Pool(1)
+ended.terminate()
+ended.join()
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    done = run_program(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pool_that_cannot_be_made_leaves_nothing_to_complain_about() -> None:
+    program = """
+from shmarray import multiprocessing as mp
+def make_one():
+    mp.Pool(1)
+with mp.Pool(1) as pool:
+    try:
+        pool.apply(make_one)
+    except AssertionError as error:
+        print(error)
+"""
+    done = run_program(program)
+    assert "daemonic" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_callback_can_do_all_but_wait_for_its_own_pool(capfd: pytest.CaptureFixture[str]) -> None:
+    for step in ("close", "terminate"):
+        pool = mp.Pool(1)
+        result = pool.apply_async(abs, (-1,), callback=lambda _, pool=pool, step=step: getattr(pool, step)())
+        result.wait(60)
+        pool.join()
+    pool = mp.Pool(1)
+    result = pool.apply_async(abs, (-1,), callback=lambda _: (pool.close(), pool.join()))
+    assert result.get(60) == 1
+    pool.join()
+    assert "a callback cannot join its own pool" in capfd.readouterr().err
+
+
+def test_all_that_comes_while_ctrl_c_is_pressed_all_the_time() -> None:
+    program = """
+import os, random, signal, threading, time
+from shmarray import multiprocessing as mp
+choose = random.Random(3)
+stopped = threading.Event()
+def press():
+    while not stopped.wait(choose.uniform(0.001, 0.03)):
+        os.kill(os.getpid(), signal.SIGINT)
+def some():
+    assert pool.map(abs, range(200), chunksize=1) == list(range(200))
+    assert list(pool.imap(abs, range(200))) == list(range(200))
+    assert sorted(pool.imap_unordered(abs, iter(range(50)))) == list(range(50))
+    assert [result.get() for result in [pool.apply_async(abs, (i,)) for i in range(50)]] == list(range(50))
+pool = mp.Pool(2)
+some()
+pressed = 0
+thread = threading.Thread(target=press)
+thread.start()
+while pressed < 60:
+    try:
+        while True:
+            some()
+    except KeyboardInterrupt:
+        pressed += 1
+while True:
+    try:
+        stopped.set()
+        thread.join()
+        break
+    except KeyboardInterrupt:
+        pass
+some()
+pool.close()
+pool.join()
+print("over")
+"""
+    done = run_program(program)
+    assert (done.returncode, done.stdout) == (0, "over\n"), done.stderr
+    assert not done.stderr
+
+
+def test_whatever_an_iterable_raises_is_raised_in_its_place() -> None:
+    class Unusual(BaseException):
+        pass
+
+    def slowly(error: BaseException) -> Iterator[int]:
+        yield 1
+        raise error
+
+    with mp.Pool(1) as pool:
+        for error in (KeyError("here"), Unusual(), SystemExit(3)):
+            results = pool.imap(abs, slowly(error))
+            assert next(results) == 1
+            with pytest.raises(type(error)):
+                results.next(60)
+            with pytest.raises(StopIteration):
+                next(results)
+            with pytest.raises(type(error)):
+                pool.map(abs, slowly(error))
