@@ -28,9 +28,9 @@ from typing import Any
 from shmarray.errors import SegmentNotFoundError
 from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
+from shmarray.packing import begin_packing, end_packing
 from shmarray.pool.channel import Channel, ChannelClosedError
-from shmarray.registry.packing import begin_packing, end_packing, open_leases
-from shmarray.registry.references import keep_in_flight
+from shmarray.registry.references import keep_in_flight, open_leases
 
 __all__ = ["run_worker"]
 
