@@ -31,6 +31,7 @@ class Fit:
     weight: Callable[[mp.mpf], mp.mpf]
     bits64: int = 58
     bits32: int = 28
+    high32: mp.mpf | None = None  # where float32's interval ends, if earlier
 
 
 def odd(inner: Callable[[mp.mpf], mp.mpf]) -> Callable[[mp.mpf], mp.mpf]:
@@ -51,10 +52,45 @@ def odd_weight(inner: Callable[[mp.mpf], mp.mpf]) -> Callable[[mp.mpf], mp.mpf]:
     return weight
 
 
+def odd_share(inner: Callable[[mp.mpf], mp.mpf]) -> Callable[[mp.mpf], mp.mpf]:
+    return lambda z: mp.sqrt(z) / inner(mp.sqrt(z))
+
+
 def log_ratio(s: mp.mpf) -> mp.mpf:
     return mp.log((1 + s) / (1 - s))
 
 
+def _log1p_tail(z: mp.mpf) -> mp.mpf:
+    s = mp.sqrt(z)
+    return (log_ratio(s / 2) / s - 1) / z
+
+
+def _scaled_erfc(t: mp.mpf) -> mp.mpf:
+    """`exp(x**2) erfc(x) (x + 7/8)` as a function of `t = (x - 4) / (x + 4)`: nearly flat, for all x >= 0."""
+    x = 4 * (1 + t) / (1 - t)
+    return mp.exp(x * x) * mp.erfc(x) * (x + mp.mpf("0.875"))
+
+
+ERFC_FIRST = _scaled_erfc(mp.mpf(0))
+
+
+def _lgamma_beyond_two(w: mp.mpf) -> mp.mpf:
+    return (mp.loggamma(2 + w) / w - ONE_MINUS_EULER) / w
+
+
+def _stirling(z: mp.mpf) -> mp.mpf:
+    """What Stirling's formula leaves of `lgamma(x)`, times x, as a function of `z = 1 / x**2`."""
+    x = 1 / mp.sqrt(z)
+    return x * (mp.loggamma(x) - ((x - 0.5) * (mp.log(x) - 1) + STIRLING))
+
+
+def _sin_pi(z: mp.mpf) -> mp.mpf:
+    r = mp.sqrt(z)
+    return (mp.sin(mp.pi * r) / r - mp.pi) / z
+
+
+ONE_MINUS_EULER = 1 - mp.euler
+STIRLING = mp.log(2 * mp.pi) / 2 - mp.mpf("0.5")
 LN2_2 = mp.log(2) / 2 * mp.mpf("1.001")
 S_MAX = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1) * mp.mpf("1.0001")
 QUARTER = (mp.pi / 4) ** 2 * mp.mpf("1.002")
@@ -112,6 +148,39 @@ FITS = [
     Fit("tanh", odd(mp.tanh), mp.mpf(0), mp.mpf("0.3026"), odd_weight(mp.tanh)),
     Fit("arcsinh", odd(mp.asinh), mp.mpf(0), mp.mpf("0.25001"), odd_weight(mp.asinh)),
     Fit("arctanh", odd(mp.atanh), mp.mpf(0), mp.mpf("0.25001"), odd_weight(mp.atanh)),
+    Fit("erf", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1, mp.mpf(0), mp.mpf("1.0001"), odd_share(mp.erf)),
+    # The logarithm of erfc beyond 1, for erf: what it is worth there falls with erfc itself. float64's needs 25
+    # terms for 2**-57, one more bit two more.
+    Fit(
+        "log_erfc",
+        lambda t: -mp.log(mp.erfc(1 + t)),
+        mp.mpf(0),
+        mp.mpf("4.95"),
+        lambda t: mp.erfc(1 + t),
+        57,
+        28,
+        high32=mp.mpf(3),
+    ),
+    Fit(
+        "erfc",
+        lambda t: (_scaled_erfc(t) - ERFC_FIRST) / t,
+        mp.mpf(-1),
+        mp.mpf("0.7443"),  # x = 27.28
+        lambda t: abs(t) / _scaled_erfc(t),
+        high32=mp.mpf("0.433"),  # x = 10.11
+    ),
+    # log1p(e) = S + S Z P(Z) with S = 2 e / (2 + e) up to 2/3; the second one for float32, in float64
+    Fit("log1p", _log1p_tail, mp.mpf(0), mp.mpf(4) / 9, lambda z: z, 59),
+    Fit("log1p_medium", _log1p_tail, mp.mpf(0), mp.mpf(4) / 9, lambda z: z, 42, 42),
+    *(
+        Fit(name, _lgamma_beyond_two, mp.mpf("-0.5"), mp.mpf("0.5"), lambda w: abs(w * w / mp.loggamma(2 + w)), *bits)
+        for name, bits in (("lgamma", (60, 28)), ("lgamma_medium", (36, 36)))
+    ),
+    *(
+        Fit(name, _stirling, mp.mpf("1e-6"), mp.mpf(4) / 81, lambda z: mp.sqrt(z) / mp.loggamma(1 / mp.sqrt(z)), *bits)
+        for name, bits in (("stirling", (60, 28)), ("stirling_medium", (36, 36)))
+    ),
+    Fit("sin_pi", _sin_pi, mp.mpf(0), mp.mpf("0.2501"), lambda z: z / 2, 59),
     # A first guess only: Newton's steps triple and double its bits.
     Fit("inverse_cbrt", lambda m: mp.cbrt(1 / m), mp.sqrt("0.5"), mp.sqrt(2), lambda m: mp.cbrt(m), 19, 10),
 ]
@@ -131,6 +200,10 @@ CONSTANTS = {
     "cbrt4": mp.cbrt(4),
     "inverse_cbrt2": 1 / mp.cbrt(2),
     "inverse_cbrt4": 1 / mp.cbrt(4),
+    "erfc_first": ERFC_FIRST,
+    "one_minus_euler": ONE_MINUS_EULER,
+    "stirling": STIRLING,
+    "log_pi": mp.log(mp.pi),
 }
 
 
@@ -138,11 +211,10 @@ def interpolate(fit: Fit, count: int) -> list[mp.mpf]:
     """The coefficients of the polynomial through `count` Chebyshev nodes."""
     centre, radius = (fit.low + fit.high) / 2, (fit.high - fit.low) / 2
     nodes = [centre + radius * mp.cos(mp.pi * (2 * i + 1) / (2 * count)) for i in range(count)]
-    nodes = [node if node else mp.mpf("1e-20") for node in nodes]
+    # A node in the middle is zero but for rounding, and there the functions would cancel.
+    nodes = [node if abs(node) > mp.mpf("1e-15") else mp.mpf("1e-15") for node in nodes]
     return list(
-        mp.lu_solve(
-            mp.matrix([[node**j for j in range(count)] for node in nodes]), [fit.function(n) for n in nodes]
-        )
+        mp.lu_solve(mp.matrix([[node**j for j in range(count)] for node in nodes]), [fit.function(n) for n in nodes])
     )
 
 
@@ -157,9 +229,12 @@ def main() -> None:
     print("Beside each polynomial: the largest error of its fit, as it enters the result.")
     print('"""\n')
     print("TABLE: dict[tuple[str, str], tuple[float, ...]] = {")
-    for fit in FITS:
-        for name, real, bits in (("float32", np.float32, fit.bits32), ("float64", np.float64, fit.bits64)):
-            for count in range(2, 25):
+    for whole in FITS:
+        for name, real, bits in (("float32", np.float32, whole.bits32), ("float64", np.float64, whole.bits64)):
+            fit = whole
+            if name == "float32" and fit.high32 is not None:
+                fit = dataclasses.replace(fit, high=fit.high32)
+            for count in range(2, 28):
                 coefficients = interpolate(fit, count)
                 error = worst(fit, coefficients)
                 if error < mp.mpf(2) ** -bits:

@@ -1,15 +1,17 @@
-"""One skeleton for all reductions: join the terms of a 1-D block in a fixed order that vectorises.
+"""One skeleton for all reductions: fold a 1-D block in a fixed order that vectorises.
 
-LLVM may not reorder floating-point additions by itself, so a plain `total += x[i]` waits for every addition.
-Here the block is laid out in rows of 256 lanes, and lane `j` joins column `j`; at the end the lanes are
-joined in halves::
+LLVM may not reorder floating-point additions by itself, so a plain `total += x[i]` waits for every addition. Here the
+block is laid out in rows of 256 lanes, and lane `j` folds column `j`; at the end the lanes are joined in halves::
 
-    x:  | 0 ... 255 | 256 ... 511 | 512 ... 767 | 768 ... 1023 |  ...      four rows are joined at a time
-    lanes[j] = join(lanes[j], join(join(x[j], x[j+256]), join(x[j+512], x[j+768])))
+    x:  | 0 ... 255 | 256 ... 511 | 512 ... 767 |  ...
+    lanes[j] = step(lanes[j], x[j + 256 * row])          row after row
     lanes[0:128] with lanes[128:256], then [0:64] with [64:128], ... down to one
 
-Each step is an element-wise loop. The order depends on the length of the block alone: the same bits on every
-CPU. For sums the tree also keeps the rounding error as low as NumPy's pairwise summation does.
+Each step is an element-wise loop. A block shorter than a row has as many lanes as the next power of two. The order
+depends on the length of the block alone: the same bits on every CPU. For sums the tree also keeps the rounding error
+as low as NumPy's pairwise summation does.
+
+The lanes are 2 KiB on the stack, and the loop is as plain as it can be: both are what makes it quick to compile.
 """
 
 # numba types these functions by their arguments.
@@ -25,51 +27,57 @@ import numpy as np
 from numba import types
 
 from ._jit import inlined, intrinsic, overload, part
+from ._views import stack_array
 
 LANES = 256
 
-# : Elements folded at a time where a reduction works piece by piece: 128 KiB of float64, which the L2 cache
-# holds.
+#: Elements folded at a time where a reduction works piece by piece: 128 KiB of float64, which the L2 cache holds.
 PIECE = 64 * LANES
 
 
 @intrinsic
 def as_type_of(typing, value, like):
     """`value` converted to the type of `like`."""
+    like = types.unliteral(like)
 
     def generate(context, builder, signature, args):
-        return context.cast(builder, args[0], signature.args[0], signature.args[1])
+        return context.cast(builder, args[0], signature.args[0], like)
 
     return like(value, like), generate
 
 
-@functools.cache
-def folding(join: Callable[..., Any], term: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop `fold(x, start, parameter)`: `start` joined with `term(element, parameter)` of all elements.
+@inlined
+def lanes_for(size):
+    """How many lanes a block of `size` items takes: all, or the first power of two that holds the block."""
+    width = np.uint64(LANES)
+    while (width >> np.uint64(1)) >= np.uint64(size) and width > np.uint64(1):
+        width = width >> np.uint64(1)
+    return width
 
-    `start` is joined 256 times, so it must be an identity of `join`; its type is that of the accumulators.
+
+@functools.cache
+def folding(step: Callable[..., Any], join: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop `fold(x, start)`: `start` with all elements taken into it by `step(accumulator, element)`.
+
+    `join` makes one of two accumulators. `start` is where every lane begins, so it must be an identity of `join`; its
+    type is that of the accumulators.
     """
-    joined, term_of = inlined(join), inlined(term)
+    taken, joined = inlined(step), inlined(join)
 
     # Indices are unsigned: a signed one may be negative for all that the compiler knows, and is wrapped around.
-    def fold(x, start, parameter):
-        lanes = np.full(LANES, start)
-        step, four_steps, size = np.uint64(LANES), np.uint64(4 * LANES), np.uint64(x.size)
+    def fold(x, start):
+        lanes = stack_array(start, LANES)
+        size = np.uint64(x.size)
+        width = lanes_for(size)
+        for j in range(width):
+            lanes[j] = start
         i = np.uint64(0)
-        while i + four_steps <= size:
-            for j in range(step):
-                at = i + j
-                left = joined(term_of(x[at], parameter), term_of(x[at + step], parameter))
-                at += step + step
-                right = joined(term_of(x[at], parameter), term_of(x[at + step], parameter))
-                lanes[j] = joined(lanes[j], joined(left, right))
-            i += four_steps
         while i < size:
-            for j in range(min(step, size - i)):
-                lanes[j] = joined(lanes[j], term_of(x[i + j], parameter))
-            i += step
-        width = step
-        while width > 1:
+            count = width if size - i > width else size - i
+            for j in range(count):
+                lanes[j] = taken(lanes[j], x[i + j])
+            i += width
+        while width > np.uint64(1):
             width = width >> np.uint64(1)
             for j in range(width):
                 lanes[j] = joined(lanes[j], lanes[j + width])

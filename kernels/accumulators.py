@@ -19,7 +19,18 @@ argmin, argmax      index, bits of the value     the better, the left one of equ
 nanargmin, ...max   the same; index -1: no number
 ==================  ===========================  =====================================
 
-Sums are those of `shmarray.kernels.reductions`, of at least pairwise accuracy.
+Sums are those of `shmarray.kernels.reductions`, of at least pairwise accuracy. `by_rows` makes of such a loop one that
+goes through the rows of an array by itself.
+
+Examples
+--------
+>>> import numpy as np
+>>> from shmarray.kernels.accumulators import moments
+>>> state = np.zeros(3)
+>>> moments(state, np.array([1.0, 2.0]), 0, True)
+>>> moments(state, np.array([3.0]), 2, False)
+>>> state.tolist()
+[3.0, 2.0, 2.0]
 """
 
 # numba types these functions by their arguments.
@@ -27,26 +38,34 @@ Sums are those of `shmarray.kernels.reductions`, of at least pairwise accuracy.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from ._folding import as_type_of, folding
-from ._jit import inlined, loop
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from ._folding import as_type_of
+from ._jit import inlined, intrinsic, loop, part
+from ._views import stretch
+from .moments import of_block, of_numbers
 from .reductions import (
-    block_count_nonzero,
-    block_max,
-    block_min,
-    block_moments,
-    block_nanmoments,
-    block_nanprod,
-    block_nansum,
-    block_sum,
-    block_sum_of_squares,
-    combine_moments,
+    fold_magnitudes,
+    fold_max,
+    fold_min,
+    fold_nanmax,
+    fold_nanmin,
+    fold_nanprod,
+    fold_nansum,
+    fold_nonzero,
+    fold_squares,
+    fold_sum,
 )
 
 __all__ = [
     "argmax",
     "argmin",
+    "by_rows",
     "magnitudes",
     "moments",
     "nanargmax",
@@ -60,113 +79,91 @@ __all__ = [
     "total",
 ]
 
-#: Below this many items a plain loop is faster than the lanes of `_folding`.
-_SHORT = 48
+
+def by_rows(accumulate: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that calls one of this module's for each row of an array.
+
+    It is `rows(task, x, n_kept, kept_step, n_reduced, reduced_step, block_items, n_words, states)`. `x` has `n_kept`
+    rows of `n_reduced` items one behind the other, each of which is reduced. A task is `kept_step` of the rows, and of
+    each a range of `reduced_step` items, taken `block_items` at a time; tasks are counted through the rows of the first
+    range, then through those of the next. `states` is flat too: of each range those of all rows, `n_words` each.
+    """
+    taken = part(accumulate)
+
+    def rows(task, x, n_kept, kept_step, n_reduced, reduced_step, block_items, n_words, states):
+        across = (n_kept + kept_step - 1) // kept_step
+        first = task // across * reduced_step
+        stop = first + reduced_step if first + reduced_step < n_reduced else n_reduced
+        row = task % across * kept_step
+        after = row + kept_step if row + kept_step < n_kept else n_kept
+        while row < after:
+            state = stretch(states, (task // across * n_kept + row) * n_words, n_words)
+            here = first
+            while here < stop:
+                count = block_items if here + block_items < stop else stop - here
+                taken(state, stretch(x, row * n_reduced + here, count), here, here == first)
+                here += block_items
+            row += 1
+
+    return rows
 
 
 # -- mean and variance
 # --------------------------------------------------------------------------------------------
 
 
-@inlined
-def _short_moments(x):
-    mean = 0.0
-    for value in x:
-        mean += value
-    mean /= x.size
-    rest = spread = 0.0
-    for value in x:
-        distance = value - mean
-        rest += distance
-        spread += distance * distance
-    return x.size, mean + rest / x.size, spread - rest * rest / x.size
+def _moving_on(block):
+    def accumulate(state, x, first, fresh):
+        count, mean, spread = block(x)
+        if not fresh and state[0] > 0.0:
+            both, distance = state[0] + count, mean - state[1]
+            share = count / both
+            spread = state[2] + spread + (distance * distance * share * state[0] if count > 0 else 0.0)
+            mean = state[1] + (distance * share if count > 0 else 0.0)
+            state[0], state[1], state[2] = both, mean, spread
+        else:
+            state[0], state[1], state[2] = count, mean, spread
+
+    return accumulate
 
 
-@loop
-def moments(state, x, first, fresh):
-    """Count, mean and sum of squared distances from the mean.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from shmarray.kernels.accumulators import moments
-    >>> state = np.zeros(3)
-    >>> moments(state, np.array([1.0, 2.0]), 0, True)
-    >>> moments(state, np.array([3.0]), 2, False)
-    >>> state.tolist()
-    [3.0, 2.0, 2.0]
-    """
-    found = _short_moments(x) if x.size < _SHORT else block_moments(x)
-    if not fresh:
-        found = combine_moments((np.int64(state[0]), state[1], state[2]), found)
-    state[0], state[1], state[2] = found
-
-
-@loop
-def nanmoments(state, x, first, fresh):
-    """The same of the items that are not nan."""
-    found = block_nanmoments(x)
-    if not fresh:
-        found = combine_moments((np.int64(state[0]), state[1], state[2]), found)
-    state[0], state[1], state[2] = found
+moments = loop(_moving_on(of_block))
+nanmoments = loop(_moving_on(of_numbers))
 
 
 # -- sums
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _adding(block):
+def _adding(fold, identity):
     def accumulate(state, x, first, fresh):
-        found = block(x)
+        found = fold(x, as_type_of(identity, state[0]))
         state[0] = found if fresh else state[0] + found
 
     return loop(accumulate)
 
 
-def _plus(a, b):
-    return a + b
-
-
-def _magnitude(value, parameter):
-    return abs(as_type_of(value, parameter))
-
-
-def _number_or_zero(value, parameter):
-    return as_type_of(value, parameter) if value == value else parameter
-
-
-def _is_number(value, parameter):
-    return np.int64(value == value)
-
-
-_fold_magnitudes = folding(_plus, _magnitude)
-_fold_numbers = folding(_plus, _number_or_zero)
-_fold_count = folding(_plus, _is_number)
-
-
-@inlined
-def _block_magnitudes(x):
-    return _fold_magnitudes(x, 0.0, 0.0)
-
-
-total = _adding(block_sum)
-nantotal = _adding(block_nansum)
-squares = _adding(block_sum_of_squares)
-magnitudes = _adding(_block_magnitudes)
-nonzeros = _adding(block_count_nonzero)
+# From -0.0 on: 0.0 + -0.0 would lose the sign.
+total = _adding(fold_sum, -0.0)
+nantotal = _adding(fold_nansum, 0.0)
+squares = _adding(fold_squares, 0.0)
+magnitudes = _adding(fold_magnitudes, 0.0)
+nonzeros = _adding(fold_nonzero, 0)
 
 
 @loop
 def nanproduct(state, x, first, fresh):
     """The product, nan as one."""
-    found = block_nanprod(x)
+    found = fold_nanprod(x, 1.0)
     state[0] = found if fresh else state[0] * found
 
 
 @loop
 def nanaverage(state, x, first, fresh):
     """How many items are not nan, and their sum."""
-    count, sum_ = _fold_count(x, 0, 0), _fold_numbers(x, 0.0, 0.0)
+    sum_, count = fold_nansum(x, 0.0), np.int64(0)
+    for i in range(x.size):
+        count += np.int64(x[i] == x[i])
     state[0] = count if fresh else state[0] + count
     state[1] = sum_ if fresh else state[1] + sum_
 
@@ -175,60 +172,71 @@ def nanaverage(state, x, first, fresh):
 # --------------------------------------------------------------------------------------------
 
 
-def _locating(extremum, is_better):
-    """The place is looked for only in blocks whose extremum beats all before: on random data in few of them."""
+@intrinsic
+def _word_of(typing, value):
+    """The bits of a number, in the lower part of an int64."""
+
+    def generate(context, builder, signature, args):
+        bits = args[0]
+        if isinstance(value, types.Float):
+            bits = builder.bitcast(bits, ir.IntType(value.bitwidth))
+        return builder.zext(bits, ir.IntType(64)) if bits.type.width < 64 else bits
+
+    return types.int64(value), generate
+
+
+@intrinsic
+def _number_of(typing, word, like):
+    """The number of the type of `like` that has these bits."""
+
+    def generate(context, builder, signature, args):
+        form = context.get_value_type(like)
+        width = like.bitwidth if isinstance(like, types.Float) else form.width
+        bits = builder.trunc(args[0], ir.IntType(width)) if width < 64 else args[0]
+        return builder.bitcast(bits, form)
+
+    return like(types.int64, like), generate
+
+
+def _locating(fold, is_better):
+    """The place is looked for only in blocks whose extremum beats all before: on random data in few of them.
+
+    Where nan is left out, a block of nan alone has nan for its extremum, which beats nothing.
+    """
     better = inlined(is_better)
 
     def accumulate(state, x, first, fresh):
-        value = extremum(x)
-        best = state[1:2].view(x.dtype)
+        value = fold(x, x[0])
         if fresh:
-            state[1] = 0  # items narrower than a word leave the rest of it as it is
-        if fresh or better(value, best[0]):
-            best[0] = value
+            state[0] = -1
+        if better(value, _number_of(state[1], value), state[0] < 0):
             i = 0
             while not ((x[i] == value) | ((x[i] != x[i]) & (value != value))):
                 i += 1
-            state[0] = first + i
+            state[0], state[1] = first + i, _word_of(value)
+        elif fresh:
+            state[1] = _word_of(value)
 
     return loop(accumulate)
 
 
-def _less_or_nan(a, b):
-    return (a < b) | ((a != a) & (b == b))
+def _less_or_nan(a, b, is_first):
+    return is_first | (a < b) | ((a != a) & (b == b))
 
 
-def _greater_or_nan(a, b):
-    return (a > b) | ((a != a) & (b == b))
+def _greater_or_nan(a, b, is_first):
+    return is_first | (a > b) | ((a != a) & (b == b))
 
 
-argmin = _locating(block_min, _less_or_nan)
-argmax = _locating(block_max, _greater_or_nan)
+def _less(a, b, is_first):
+    return (is_first | (a < b)) & (a == a)
 
 
-def _locating_numbers(is_better):
-    better = inlined(is_better)
-
-    def accumulate(state, x, first, fresh):
-        best = state[1:2].view(x.dtype)
-        if fresh:
-            state[0], state[1] = -1, 0
-        for i in range(x.size):
-            value = x[i]
-            if (value == value) & ((state[0] < 0) | better(value, best[0])):
-                best[0] = value
-                state[0] = first + i
-
-    return loop(accumulate)
+def _greater(a, b, is_first):
+    return (is_first | (a > b)) & (a == a)
 
 
-def _less(a, b):
-    return a < b
-
-
-def _greater(a, b):
-    return a > b
-
-
-nanargmin = _locating_numbers(_less)
-nanargmax = _locating_numbers(_greater)
+argmin = _locating(fold_min, _less_or_nan)
+argmax = _locating(fold_max, _greater_or_nan)
+nanargmin = _locating(fold_nanmin, _less)
+nanargmax = _locating(fold_nanmax, _greater)

@@ -22,8 +22,7 @@ Accumulators are int64 (booleans, signed integers), uint64 (unsigned) or float64
 float32 once, by the caller, at the end. min, max, argmin and argmax of an empty block raise ValueError as
 NumPy's do. nan rules are NumPy's: any nan is the minimum and the maximum, and the first nan has the index.
 
-`M2` is the sum of the squared distances from the mean. Partials are combined by Chan, Golub and LeVeque
-(1979).
+`M2` is the sum of the squared distances from the mean, see `shmarray.kernels.moments`.
 """
 
 # numba types these functions by their arguments.
@@ -35,6 +34,7 @@ import numpy as np
 
 from ._folding import PIECE, accumulator_zero, as_type_of, folding
 from ._jit import inlined, loop, part
+from .moments import block_moments, block_nanmoments, combine_moments, variance
 
 __all__ = [
     "block_all",
@@ -68,8 +68,8 @@ __all__ = [
 ]
 
 
-# -- joins: of two accumulators. `|` and not `or`: a branch would keep the loop from vectorising
-# -----------------
+# -- joins of two accumulators, and steps of an accumulator and an element. `|` and not `or`: a branch would keep the
+# -- loop from vectorising
 
 
 def _add(a, b):
@@ -96,69 +96,46 @@ def _larger_number(a, b):
     return a if (a >= b) | (b != b) else b
 
 
-# -- terms: of one element and the fold's parameter, whose type is the accumulators'
-# ------------------------------
+def _add_element(total, x):
+    return total + as_type_of(x, total)
 
 
-def _itself(value, parameter):
-    return as_type_of(value, parameter)
+def _multiply_by_element(total, x):
+    return total * as_type_of(x, total)
 
 
-def _element(value, parameter):
-    return value
+def _add_number(total, x):
+    return total + as_type_of(x, total) if x == x else total
 
 
-def _number(value, parameter):
-    """`parameter` in place of nan."""
-    return as_type_of(value, parameter) if value == value else parameter
+def _multiply_by_number(total, x):
+    return total * as_type_of(x, total) if x == x else total
 
 
-def _square(value, parameter):
-    wide = as_type_of(value, parameter)
-    return wide * wide
+def _add_square(total, x):
+    wide = as_type_of(x, total)
+    return total + wide * wide
 
 
-def _distance(value, parameter):
-    return as_type_of(value, parameter) - parameter
+def _add_magnitude(total, x):
+    return total + abs(as_type_of(x, total))
 
 
-def _squared_distance(value, parameter):
-    distance = as_type_of(value, parameter) - parameter
-    return distance * distance
+def _count_nonzero(total, x):
+    return total + np.int64(x != 0)
 
 
-def _number_distance(value, parameter):
-    return as_type_of(value, parameter) - parameter if value == value else 0.0
-
-
-def _number_squared_distance(value, parameter):
-    distance = as_type_of(value, parameter) - parameter if value == value else 0.0
-    return distance * distance
-
-
-def _is_number(value, parameter):
-    return np.int64(value == value)
-
-
-def _is_nonzero(value, parameter):
-    return np.int64(value != 0)
-
-
-_fold_sum = folding(_add, _itself)
-_fold_nansum = folding(_add, _number)
-_fold_prod = folding(_multiply, _itself)
-_fold_nanprod = folding(_multiply, _number)
-_fold_squares = folding(_add, _square)
-_fold_min = folding(_smaller, _element)
-_fold_max = folding(_larger, _element)
-_fold_nanmin = folding(_smaller_number, _element)
-_fold_nanmax = folding(_larger_number, _element)
-_fold_distance = folding(_add, _distance)
-_fold_squared_distance = folding(_add, _squared_distance)
-_fold_number_distance = folding(_add, _number_distance)
-_fold_number_squared_distance = folding(_add, _number_squared_distance)
-_fold_is_number = folding(_add, _is_number)
-_fold_is_nonzero = folding(_add, _is_nonzero)
+fold_sum = folding(_add_element, _add)
+fold_nansum = folding(_add_number, _add)
+fold_prod = folding(_multiply_by_element, _multiply)
+fold_nanprod = folding(_multiply_by_number, _multiply)
+fold_squares = folding(_add_square, _add)
+fold_magnitudes = folding(_add_magnitude, _add)
+fold_nonzero = folding(_count_nonzero, _add)
+fold_min = folding(_smaller, _smaller)
+fold_max = folding(_larger, _larger)
+fold_nanmin = folding(_smaller_number, _smaller_number)
+fold_nanmax = folding(_larger_number, _larger_number)
 
 
 # -- sums and products
@@ -172,7 +149,7 @@ def _summing(fold):
         zero = accumulator_zero(x)
         total, error = zero, zero
         for start in range(0, x.size, PIECE):
-            piece = fold(x[start : start + PIECE], zero, zero)
+            piece = fold(x[start : start + PIECE], zero)
             before = total
             total = before + piece
             back = total - before
@@ -185,9 +162,9 @@ def _summing(fold):
     return block
 
 
-_block_sum = part(_summing(_fold_sum))
-_block_nansum = part(_summing(_fold_nansum))
-_block_squares = part(_summing(_fold_squares))
+_block_sum = part(_summing(fold_sum))
+_block_nansum = part(_summing(fold_nansum))
+_block_squares = part(_summing(fold_squares))
 
 
 @loop
@@ -229,15 +206,14 @@ def block_sum_of_squares(x):
 def block_prod(x):
     """Product of a block; 1 for an empty one. Integers wrap as NumPy's do."""
     zero = accumulator_zero(x)
-    return _fold_prod(x, as_type_of(1, zero), zero)
+    return fold_prod(x, as_type_of(1, zero))
 
 
 @loop
 def block_nanprod(x):
     """Product of a block with nan as one."""
     zero = accumulator_zero(x)
-    one = as_type_of(1, zero)
-    return _fold_nanprod(x, one, one)
+    return fold_nanprod(x, as_type_of(1, zero))
 
 
 @inlined
@@ -269,7 +245,7 @@ def block_min(x):
     """
     if x.size == 0:
         raise ValueError("the minimum of an empty block is not defined")
-    return _fold_min(x, x[0], 0)
+    return fold_min(x, x[0])
 
 
 @loop
@@ -277,7 +253,7 @@ def block_max(x):
     """Largest element; nan if there is one."""
     if x.size == 0:
         raise ValueError("the maximum of an empty block is not defined")
-    return _fold_max(x, x[0], 0)
+    return fold_max(x, x[0])
 
 
 @loop
@@ -285,7 +261,7 @@ def block_nanmin(x):
     """Smallest element that is not nan; nan if there is none."""
     if x.size == 0:
         raise ValueError("the minimum of an empty block is not defined")
-    return _fold_nanmin(x, x[0], 0)
+    return fold_nanmin(x, x[0])
 
 
 @loop
@@ -293,7 +269,7 @@ def block_nanmax(x):
     """Largest element that is not nan; nan if there is none."""
     if x.size == 0:
         raise ValueError("the maximum of an empty block is not defined")
-    return _fold_nanmax(x, x[0], 0)
+    return fold_nanmax(x, x[0])
 
 
 combine_min, combine_max = inlined(_smaller), inlined(_larger)
@@ -318,7 +294,7 @@ def _locating(fold, better):
         best, index = x[0], 0
         for start in range(0, x.size, PIECE):
             piece = x[start : start + PIECE]
-            value = fold(piece, piece[0], 0)
+            value = fold(piece, piece[0])
             if beats(value, best):
                 best = value
                 for i in range(piece.size):
@@ -339,8 +315,8 @@ def _greater_or_nan(a, b):
     return (a > b) | ((a != a) & (b == b))
 
 
-_block_argmin = part(_locating(_fold_min, _less_or_nan))
-_block_argmax = part(_locating(_fold_max, _greater_or_nan))
+_block_argmin = part(_locating(fold_min, _less_or_nan))
+_block_argmax = part(_locating(fold_max, _greater_or_nan))
 
 
 @loop
@@ -375,72 +351,6 @@ def combine_argmax(left, right):
     return right if (right[0] > left[0]) | ((right[0] != right[0]) & (left[0] == left[0])) else left
 
 
-# -- mean and variance
-# --------------------------------------------------------------------------------------------
-
-
-@inlined
-def combine_moments(left, right):
-    """(count, mean, M2) of the joined block."""
-    count = left[0] + right[0]
-    share = right[0] / count if count > 0 else 0.0
-    distance = right[1] - left[1]
-    mean = left[1] + distance * share if left[0] > 0 else right[1]
-    spread = distance * distance * share * left[0] if (left[0] > 0) & (right[0] > 0) else 0.0
-    return count, mean, left[2] + right[2] + spread
-
-
-@loop
-def block_moments(x):
-    """(count, mean, M2) of a real block, in float64: (0, 0.0, 0.0) for an empty one.
-
-    Two passes over each piece, the second in the cache: the mean first, then the distances from it, whose own
-    sum corrects what the mean lost to rounding.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from shmarray.kernels.reductions import block_moments, variance
-    >>> moments = block_moments(np.array([1.0, 2.0, 3.0]))
-    >>> float(moments[1]), float(variance(moments, 0)) == 2 / 3
-    (2.0, True)
-    """
-    total = (0, 0.0, 0.0)
-    for start in range(0, x.size, PIECE):
-        piece = x[start : start + PIECE]
-        mean = _fold_sum(piece, -0.0, 0.0) / piece.size
-        rest = _fold_distance(piece, 0.0, mean)
-        squares = _fold_squared_distance(piece, 0.0, mean)
-        partial = (piece.size, mean + rest / piece.size, squares - rest * rest / piece.size)
-        total = combine_moments(total, partial)
-    return total
-
-
-@loop
-def block_nanmoments(x):
-    """(count, mean, M2) of the elements that are not nan, as `block_moments`."""
-    total = (0, 0.0, 0.0)
-    for start in range(0, x.size, PIECE):
-        piece = x[start : start + PIECE]
-        count = _fold_is_number(piece, 0, 0)
-        if count > 0:
-            mean = _fold_nansum(piece, -0.0, 0.0) / count
-            rest = _fold_number_distance(piece, 0.0, mean)
-            squares = _fold_number_squared_distance(piece, 0.0, mean)
-            total = combine_moments(total, (count, mean + rest / count, squares - rest * rest / count))
-    return total
-
-
-@inlined
-def variance(moments, ddof):
-    """The variance of a partial of moments: nan where `ddof` leaves no degree of freedom.
-
-    Where NumPy divides by a negative number or zero (and warns) this gives nan.
-    """
-    freedom = moments[0] - ddof
-    return moments[2] / freedom if freedom > 0 else np.nan
-
-
 # -- counting and logic
 # -------------------------------------------------------------------------------------------
 
@@ -448,14 +358,14 @@ def variance(moments, ddof):
 @loop
 def block_count_nonzero(x):
     """Number of elements that are not zero; nan is not zero."""
-    return _fold_is_nonzero(x, 0, 0)
+    return fold_nonzero(x, 0)
 
 
 @loop
 def block_any(x):
     """Whether an element is not zero; stops at the first piece that has one."""
     for start in range(0, x.size, PIECE):  # noqa: SIM110 - numba compiles no generator expressions
-        if _fold_is_nonzero(x[start : start + PIECE], 0, 0) > 0:
+        if fold_nonzero(x[start : start + PIECE], 0) > 0:
             return True
     return False
 
@@ -465,7 +375,7 @@ def block_all(x):
     """Whether no element is zero; stops at the first piece that has one."""
     for start in range(0, x.size, PIECE):
         piece = x[start : start + PIECE]
-        if _fold_is_nonzero(piece, 0, 0) < piece.size:
+        if fold_nonzero(piece, 0) < piece.size:
             return False
     return True
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from shmarray.ops import ChunkInfo
     from shmarray.ops.chunkwise import chunkwise, map_chunks
     from shmarray.ops.elementwise import elementwise
+    from shmarray.ops.kernel import Kernel
     from shmarray.ops.reduction import reduction
     from shmarray.ops.stencil import stencil
     from shmarray.pool import WorkerInfo, get_pool
@@ -70,6 +71,7 @@ __all__ = [
     "ChunksUnknownError",
     "CorruptSegmentError",
     "DamagedFrameError",
+    "Kernel",
     "KernelCompileError",
     "KernelError",
     "KernelIndexError",
@@ -117,7 +119,9 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         **{name: "errors" if name.endswith("Error") else "array" for name in __all__},
-        **dict.fromkeys(["ChunkInfo", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"], "ops"),
+        **dict.fromkeys(
+            ["ChunkInfo", "Kernel", "chunkwise", "elementwise", "map_chunks", "reduction", "stencil"], "ops"
+        ),
         **dict.fromkeys(["WorkerInfo", "get_pool"], "pool"),
         "Pool": "multiprocessing.pool",
         **dict.fromkeys(["atomic", "kernels", "multiprocessing", "ops", "registry"], ""),

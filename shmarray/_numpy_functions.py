@@ -14,10 +14,22 @@ __all__ = ["HOMES"]
 #: Module -> the functions of NumPy that it has versions of.
 HOMES: Mapping[str, tuple[str, ...]] = {
     "shmarray.ops.histograms": ("bincount", "histogram"),
-    "shmarray.ops.quantiles": ("median", "percentile", "quantile"),
+    "shmarray.ops.quantiles": ("median", "nanmedian", "nanpercentile", "nanquantile", "percentile", "quantile"),
     "shmarray.ops.scans": ("cumprod", "cumsum", "diff"),
     "shmarray.ops.searching": ("digitize", "searchsorted", "unique"),
-    "shmarray.ops.selection": ("clip", "compress", "extract", "flatnonzero", "nonzero", "putmask", "take", "where"),
+    "shmarray.ops.selection": (
+        "clip",
+        "compress",
+        "extract",
+        "flatnonzero",
+        "ndarray.__getitem__",
+        "ndarray.__setitem__",
+        "nonzero",
+        "put",
+        "putmask",
+        "take",
+        "where",
+    ),
     "shmarray.ops.sorting": (
         "argpartition",
         "argsort",

@@ -17,6 +17,8 @@ from typing import Any
 __all__ = ["Config", "config"]
 
 _MIB = 1024 * 1024
+#: What fits into a signed 64-bit word.
+_MOST = 2**63 - 1
 
 #: name -> (default, parse, what a value must be). A default of None means "decided when asked for".
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
@@ -24,7 +26,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
 
 def _count(value: Any) -> int:
     number = int(value)
-    if number < 0 or number != float(value):
+    if not 0 <= number <= _MOST or number != float(value):
         raise ValueError
     return number
 
@@ -36,9 +38,16 @@ def _positive(value: Any) -> int:
     return number
 
 
+def _lanes(value: Any) -> int:
+    number = _positive(value)
+    if number > 127:
+        raise ValueError
+    return number
+
+
 def _seconds(value: Any) -> float:
     number = float(value)
-    if not 0 <= number < float("inf"):
+    if not 0 <= number <= 1e9:  # in nanoseconds it has to fit into 64 bits
         raise ValueError
     return number
 
@@ -52,12 +61,12 @@ def _namespace(value: Any) -> str:
 _SETTINGS: Mapping[str, tuple[Any, Any, str]] = {
     "namespace": ("shmarray", _namespace, "1-48 characters of A-Z a-z 0-9 . _ -, not starting with . or -"),
     "max_nbytes": (None, _positive, "a positive number of bytes, or None for no quota"),
-    "workers": (None, _positive, "a positive number of lanes, or None for the cores this process may use"),
+    "workers": (None, _lanes, "a number of lanes from 1 to 127, or None for the cores this process may use"),
     "inline_nbytes": (32 * 1024, _count, "a number of bytes"),
     "parallel_nbytes": (1 * _MIB, _count, "a number of bytes"),
     "chunk_nbytes": (1 * _MIB, _positive, "a positive number of bytes"),
     "recycle_nbytes": (None, _count, "a number of bytes, or None for a share of the free shared memory"),
-    "handle_ttl_s": (60.0, _seconds, "a number of seconds"),
+    "handle_ttl_s": (60.0, _seconds, "a number of seconds from 0 to 1e9"),
     "spin_us": (100, _count, "a number of microseconds"),
 }
 

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--storm-seconds",
         type=float,
-        default=10.0,
+        default=20.0,
         help="how long the kill storm lasts, both ways to make a file together (the nightly form: 600)",
     )
     parser.addoption(

@@ -9,9 +9,9 @@ They keep IEEE 754's special cases (nan, infinities, signed zeros, subnormals, o
 for exp, log, sin, cos and their kin and 2 ULP for the others; docs/math.md has the measured errors, the speed
 and where each formula comes from. They raise no floating-point flags on purpose and set none reliably.
 
-`SUBSTITUTES` maps NumPy's and the standard library's functions to these; shmarray's decorators apply it
-unless told `precise=True`. `source_digest()` names the formulas' current text, for the keys of caches that
-hold code compiled from them.
+`SUBSTITUTES` maps NumPy's and the standard library's functions, and the operator `**`, to these; shmarray's
+decorators apply it unless told `precise=True`. `source_digest()` names the formulas' current text, for the keys of
+caches that hold code compiled from them.
 
 Examples
 --------
@@ -35,14 +35,19 @@ import hashlib
 import pathlib
 
 from ._publish import SUBSTITUTES
+from .error_function import erf, erfc
 from .exponential import exp, exp2, expm1
+from .gamma_function import lgamma
 from .hyperbolic import arccosh, arcsinh, arctanh, cosh, sinh, tanh
 from .inverse_trigonometric import arccos, arcsin, arctan, arctan2
+from .log_sums import logaddexp, logaddexp2
 from .logarithmic import log, log1p, log2, log10
 from .powers import cbrt, hypot, power
 from .trigonometric import cos, sin, tan
+from .whole_powers import LONGEST, whole_power
 
 __all__ = [
+    "LONGEST",
     "SUBSTITUTES",
     "arccos",
     "arccosh",
@@ -54,20 +59,26 @@ __all__ = [
     "cbrt",
     "cos",
     "cosh",
+    "erf",
+    "erfc",
     "exp",
     "exp2",
     "expm1",
     "hypot",
+    "lgamma",
     "log",
     "log1p",
     "log2",
     "log10",
+    "logaddexp",
+    "logaddexp2",
     "power",
     "sin",
     "sinh",
     "source_digest",
     "tan",
     "tanh",
+    "whole_power",
 ]
 
 

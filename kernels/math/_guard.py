@@ -2,8 +2,8 @@
 
 `sin(1e300)` needs a thousand bits of 2/pi; computing with them in every lane and discarding the result would
 cost all users for the sake of almost none. A branch in the scalar function costs them even more: LLVM's
-vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if |x| <= limit else
-far(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one branch, hardly
+vectoriser gives up on a call under a branch. So the choice is a function of its own, `y if low <= x <= high
+else far(x)`, which comes with versions for vectors of 2 to 16 lanes. Those test all lanes with one branch, hardly
 ever taken. The call says so through LLVM's `vector-function-abi-variant` attribute, and the loop vectoriser
 calls the version of its width.
 
@@ -35,8 +35,8 @@ def _define(function: ir.Function, *, inline: bool) -> ir.IRBuilder:
     return ir.IRBuilder(function.append_basic_block())
 
 
-def _outside(builder: ir.IRBuilder, x: ir.Value, limit: ir.Constant, minus_limit: ir.Constant) -> ir.Value:
-    return builder.or_(builder.fcmp_ordered(">", x, limit), builder.fcmp_ordered("<", x, minus_limit))
+def _outside(builder: ir.IRBuilder, x: ir.Value, low: ir.Constant, high: ir.Constant) -> ir.Value:
+    return builder.or_(builder.fcmp_ordered(">", x, high), builder.fcmp_ordered("<", x, low))
 
 
 def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
@@ -53,8 +53,8 @@ def _keep(module: ir.Module, functions: list[ir.Function]) -> None:
     kept.initializer = ir.Constant(kept.value_type, entries)
 
 
-def _guard(context: Any, module: ir.Module, real: ir.Type, limit: float, far: Any) -> ir.Function:
-    """`guard(x, y)`: `y` where `|x| <= limit` or x is nan, `far(x)` elsewhere (in float64, then rounded)."""
+def _guard(context: Any, module: ir.Module, real: ir.Type, bounds: tuple[float, float], far: Any) -> ir.Function:
+    """`guard(x, y)`: `y` where x is within the bounds or nan, `far(x)` elsewhere (in float64, then rounded)."""
     width = 32 if isinstance(real, ir.FloatType) else 64
     name = f"shmarray_guard_{far.py_func.__name__}{width}"
     if name in module.globals:
@@ -65,13 +65,11 @@ def _guard(context: Any, module: ir.Module, real: ir.Type, limit: float, far: An
     guard = ir.Function(module, ir.FunctionType(real, [real, real]), name)
     builder = _define(guard, inline=False)
     x, y = guard.args
-    outside = _outside(builder, x, ir.Constant(real, limit), ir.Constant(real, -limit))
+    outside = _outside(builder, x, *(ir.Constant(real, bound) for bound in bounds))
     with builder.if_then(outside, likely=False):
         argument = builder.fpext(x, ir.DoubleType()) if width == 32 else x
         # The status is ignored: `far` raises nothing.
-        _, value = context.call_internal_no_propagate(
-            builder, compiled.fndesc, compiled.signature, [argument]
-        )
+        _, value = context.call_internal_no_propagate(builder, compiled.fndesc, compiled.signature, [argument])
         builder.ret(builder.fptrunc(value, real) if width == 32 else value)
     builder.ret(y)
 
@@ -81,7 +79,7 @@ def _guard(context: Any, module: ir.Module, real: ir.Type, limit: float, far: An
         version = ir.Function(module, ir.FunctionType(vector, [vector, vector]), f"{name}_{lanes}")
         builder = _define(version, inline=True)
         x, y = version.args
-        limits = [ir.Constant(vector, [ir.Constant(real, value)] * lanes) for value in (limit, -limit)]
+        limits = [ir.Constant(vector, [ir.Constant(real, bound)] * lanes) for bound in bounds]
         mask = builder.bitcast(_outside(builder, x, *limits), ir.IntType(lanes))
         with builder.if_then(builder.icmp_unsigned("!=", mask, ir.Constant(mask.type, 0)), likely=False):
             result = y
@@ -96,8 +94,8 @@ def _guard(context: Any, module: ir.Module, real: ir.Type, limit: float, far: An
     return guard
 
 
-def beyond(limit: float, far: Callable[..., Any]) -> Any:
-    """An intrinsic `(x, y) -> y`, or `far(x)` where `|x| > limit`; `far` has a name of its own."""
+def outside(low: float, high: float, far: Callable[..., Any]) -> Any:
+    """An intrinsic `(x, y) -> y`, or `far(x)` where x is not in [low, high]; `far` has a name of its own."""
 
     @intrinsic
     def chosen(typing, x, y):
@@ -108,7 +106,7 @@ def beyond(limit: float, far: Callable[..., Any]) -> Any:
 
         def generate(context, builder, signature, args):
             real = args[0].type
-            guard = _guard(context, builder.module, real, limit, dispatcher)
+            guard = _guard(context, builder.module, real, (low, high), dispatcher)
             call = builder.call(guard, args)
             # _ZGV: LLVM's own ABI ("_LLVM_"), unmasked (N), lanes, two vector parameters (vv).
             variants = ",".join(

@@ -7,7 +7,7 @@ numba asks the overload registered here, which answers by type:
 - integers and booleans: converted first, to the type that numba's own version of the replaced function gives
   (float64;
   for NumPy's functions float32 where 16 bits or fewer make it exact);
-- anything else (arrays, complex numbers): NumPy's function, unchanged.
+- anything else (arrays, complex numbers): NumPy's function, unchanged; where NumPy has none, a typing error.
 
 `math.exp` and its kin differ from NumPy's in the second point alone, so each gets an entry of its own in the
 table.
@@ -50,11 +50,11 @@ def _fits_single(kind: Any) -> bool:
     return isinstance(kind, types.Boolean) or (_is_whole(kind) and kind.bitwidth <= 16)
 
 
-def _common_format(arguments: tuple[Any, ...], *, narrow: bool) -> Format | None:
+def _common_format(arguments: tuple[Any, ...], *, narrow: bool, widen: bool) -> Format | None:
     """The format to compute in, None where NumPy's function is to be called."""
     if not all(_is_whole(kind) or kind in (types.float32, types.float64) for kind in arguments):
         return None
-    if types.float64 in arguments:
+    if widen or types.float64 in arguments:
         return FLOAT64
     # An integer beside a float32 (`arctan2(x, 1)`) does not widen it, in numba as in NumPy.
     if types.float32 in arguments or (narrow and all(_fits_single(kind) for kind in arguments)):
@@ -63,11 +63,13 @@ def _common_format(arguments: tuple[Any, ...], *, narrow: bool) -> Format | None
 
 
 def _answer(
-    arguments: tuple[Any, ...], build: Formula, fallback: Any, *, narrow: bool, integers: bool
+    arguments: tuple[Any, ...], build: Formula, fallback: Any, *, narrow: bool, integers: bool, widen: bool
 ) -> Callable[..., Any] | None:
     """The implementation for these argument types."""
-    fmt = _common_format(arguments, narrow=narrow)
+    fmt = _common_format(arguments, narrow=narrow, widen=widen)
     if fmt is None or (integers and all(_is_whole(kind) for kind in arguments)):
+        if fallback is None:
+            return None
         if len(arguments) == 1:
             return lambda x: fallback(x)
         return lambda x, y: fallback(x, y)
@@ -78,11 +80,22 @@ def _answer(
     real = fmt.real
     if len(arguments) == 1:
         return lambda x: compute(real(x))
+    if integers and fmt is FLOAT32 and _is_whole(arguments[1]):
+        # A float32 would round a large exponent, and forget whether it is odd.
+        wide = FLOAT64.real
+        return lambda x, y: compute(real(x), wide(y))
     return lambda x, y: compute(real(x), real(y))
 
 
 def _register(
-    target: Callable[..., Any], build: Formula, fallback: Any, *, arity: int, narrow: bool, integers: bool
+    target: Callable[..., Any],
+    build: Formula,
+    fallback: Any,
+    *,
+    arity: int,
+    narrow: bool = True,
+    integers: bool = False,
+    widen: bool = False,
 ) -> None:
     # numba binds arguments by name, so the chooser's signature must be the formula's. Each arity has a
     # chooser of its own: NumPy's functions of arrays take an output, too.
@@ -90,17 +103,17 @@ def _register(
 
         @overload(target)
         def choose_one(x: Any) -> Callable[..., Any] | None:
-            return _answer((x,), build, fallback, narrow=narrow, integers=integers)
+            return _answer((x,), build, fallback, narrow=narrow, integers=integers, widen=widen)
 
         @overload(target)
         def choose_one_out(x: Any, out: Any) -> Callable[..., Any] | None:
-            return (lambda x, out: fallback(x, out)) if isinstance(out, types.Array) else None
+            return (lambda x, out: fallback(x, out)) if fallback and isinstance(out, types.Array) else None
 
     else:
 
         @overload(target)
         def choose_two(x: Any, y: Any) -> Callable[..., Any] | None:
-            return _answer((x, y), build, fallback, narrow=narrow, integers=integers)
+            return _answer((x, y), build, fallback, narrow=narrow, integers=integers, widen=widen)
 
         @overload(target)
         def choose_two_out(x: Any, y: Any, out: Any) -> Callable[..., Any] | None:
@@ -117,7 +130,8 @@ def publish(
     build : formula
         From a format to the scalar function.
     *replaced : ufunc
-        NumPy's functions it stands in for; the first one answers for arrays and complex numbers.
+        NumPy's functions it stands in for; the first one answers for arrays and complex numbers. None where NumPy
+        has no such function.
     standard : builtin, optional
         Its counterpart in the `math` module.
     arity : {1, 2}
@@ -127,7 +141,8 @@ def publish(
     """
 
     def decorate(public: F) -> F:
-        _register(public, build, replaced[0], arity=arity, narrow=True, integers=integers)
+        fallback = replaced[0] if replaced else None
+        _register(public, build, fallback, arity=arity, integers=integers)
         for function in replaced:
             SUBSTITUTES[function] = public
         if standard is not None:
@@ -142,8 +157,19 @@ def publish(
                     return standard(x, y)
 
             counterpart.__name__ = counterpart.__qualname__ = f"math_{public.__name__}"
-            _register(counterpart, build, standard, arity=arity, narrow=False, integers=False)
+            _register(counterpart, build, standard, arity=arity, narrow=False)
             SUBSTITUTES[standard] = counterpart
         return public
 
     return decorate
+
+
+def publish_wide(build: Formula, replaced: Any) -> None:
+    """Put a formula of two arguments in the table for a function of NumPy's that computes in float64 always."""
+
+    def counterpart(x: Any, y: Any) -> Any:
+        return replaced(x, y)
+
+    counterpart.__name__ = counterpart.__qualname__ = f"wide_{replaced.__name__}"
+    _register(counterpart, build, replaced, arity=2, widen=True)
+    SUBSTITUTES[replaced] = counterpart

@@ -69,6 +69,23 @@ def clamped(low: Any, high: Any) -> Callable[..., Any]:
 
 
 @formula
+def exp_parts(fmt: Format) -> Callable[..., Any]:
+    """`(x, low) -> (shifted k, y, y_low)` with `exp(x + low) = 2**k (y + y_low)`, for a tiny `low`."""
+    one = fmt.real(1.0)
+    coefficients = fmt.polynomial("exp")
+    reduce = reduced(fmt)
+
+    def exp_parts(x, low):
+        shifted, r, r_low = reduce(x)
+        head = one + r
+        tail = fma(r * r, polynomial(r, coefficients), r - (head - one))
+        y = head + tail
+        return shifted, y, fma(r_low + low, y, (head - y) + tail)
+
+    return exp_parts
+
+
+@formula
 def _exp(fmt: Format) -> Callable[..., Any]:
     (one,) = fmt.constants(1.0)
     coefficients = fmt.polynomial("exp")
@@ -87,20 +104,30 @@ def _exp(fmt: Format) -> Callable[..., Any]:
 
 
 @formula
-def _exp2(fmt: Format) -> Callable[..., Any]:
+def exp2_parts(fmt: Format) -> Callable[..., Any]:
+    """`x -> (shifted k, head, tail)` with `2**x = 2**k (head + tail)`."""
     shift, one = fmt.constants(fmt.shift, 1.0)
     ln2_high, ln2_low = fmt.parts("ln2", 2)
     coefficients = fmt.polynomial("exp2")
+
+    def exp2_parts(x):
+        shifted = x + shift
+        r = x - (shifted - shift)
+        head = fma(r, ln2_high, one)
+        error = fma(r, ln2_high, one - head)
+        return shifted, head, fma(r * r, polynomial(r, coefficients), fma(r, ln2_low, error))
+
+    return exp2_parts
+
+
+@formula
+def _exp2(fmt: Format) -> Callable[..., Any]:
     held_to_range = clamped(*fmt.constants(*((-1076.0, 1024.0) if fmt.digits == 53 else (-151.0, 128.0))))
-    scale = scaled(fmt)
+    exp2_of, scale = exp2_parts(fmt), scaled(fmt)
 
     def exp2(x):
         held = held_to_range(x)
-        shifted = held + shift
-        r = held - (shifted - shift)
-        head = fma(r, ln2_high, one)
-        error = fma(r, ln2_high, one - head)
-        tail = fma(r * r, polynomial(r, coefficients), fma(r, ln2_low, error))
+        shifted, head, tail = exp2_of(held)
         return scale(head + tail, shifted, held)
 
     return exp2

@@ -16,6 +16,7 @@ in float32 it needs neither, because float64 holds every square.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ from ._bits import (
     select,
 )
 from ._formats import FLOAT64, Format
-from ._publish import formula, publish
+from ._publish import SUBSTITUTES, formula, publish, publish_wide
 from .exponential import clamped, scaled
 from .logarithmic import split
 
@@ -300,3 +301,7 @@ def power(x: Any, y: Any) -> Any:
     2.0
     """
     return np.power(x, y)
+
+
+publish_wide(_power, np.float_power)
+SUBSTITUTES[operator.pow] = SUBSTITUTES[pow] = power

@@ -27,7 +27,7 @@ from .._jit import loop
 from ._bits import fma, is_odd, negate_by_bit, polynomial, select
 from ._far import far_reduced
 from ._formats import FLOAT64, Format
-from ._guard import beyond
+from ._guard import outside
 from ._publish import formula, publish
 
 __all__ = ["cos", "sin", "tan"]
@@ -120,7 +120,7 @@ def _far_function(name: str) -> Callable[..., Any]:
 def _sin(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    far_or = beyond(_limit(fmt), _far_function("sin"))
+    far_or = outside(-_limit(fmt), _limit(fmt), _far_function("sin"))
 
     def sin(x):
         shifted, r, low = reduced(x)
@@ -135,7 +135,7 @@ def _sin(fmt: Format) -> Callable[..., Any]:
 def _cos(fmt: Format) -> Callable[..., Any]:
     one = fmt.real(1.0)
     reduced, both = _reduced(fmt), _sin_and_cos(fmt)
-    far_or = beyond(_limit(fmt), _far_function("cos"))
+    far_or = outside(-_limit(fmt), _limit(fmt), _far_function("cos"))
 
     def cos(x):
         shifted, r, low = reduced(x)
@@ -150,7 +150,7 @@ def _cos(fmt: Format) -> Callable[..., Any]:
 def _tan(fmt: Format) -> Callable[..., Any]:
     zero = fmt.real(0.0)
     reduced, both, divided = _reduced(fmt), _sin_and_cos(fmt), _quotient(fmt)
-    far_or = beyond(_limit(fmt), _far_function("tan"))
+    far_or = outside(-_limit(fmt), _limit(fmt), _far_function("tan"))
 
     def tan(x):
         shifted, r, low = reduced(x)

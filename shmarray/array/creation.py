@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from shmarray import registry
+from shmarray.array.arguments import check_fill, check_flag, check_timeout
 from shmarray.array.results import over_segment
 from shmarray.array.shared import SharedArray
 from shmarray.array.transfer import copy_parallel, fill_parallel
@@ -182,7 +183,7 @@ def full(
     value = np.asarray(fill_value)
     if dtype is None:
         dtype = value.dtype
-    np.broadcast_shapes(value.shape, registry.check_shape(shape, 1))
+    check_fill(value, registry.check_shape(shape, 1))
     return create_filled(
         shape,
         dtype,
@@ -302,10 +303,17 @@ def open(
     >>> sa.open("example-open", "r", shape=3, dtype=float)
     SharedArray([0., 0., 0.])
     """
-    if mode not in ("r+", "r", "c"):
+    check_timeout(timeout)
+    if not isinstance(mode, str) or mode not in ("r+", "r", "c"):
         hint = "; to make a new array use shmarray.empty or zeros" if str(mode) == "w+" else ""
         raise ValueError(f"mode must be 'r+', 'r' or 'c'; got {mode!r}{hint}")
-    return _over(_asserted(registry.attach(name, mode=mode, timeout_s=timeout), name, shape, dtype))
+    try:
+        segment = registry.attach(name, mode=mode, timeout_s=timeout)
+    except SegmentNotFoundError as error:
+        if not timeout:
+            raise
+        raise SegmentNotFoundError(f"after {timeout:g} s of waiting still {error}", name=name) from None
+    return _over(_asserted(segment, name, shape, dtype))
 
 
 def from_raw(shm_name: str, shape: Shape, dtype: Any = float, mode: Mode = "r+") -> SharedArray:
@@ -388,7 +396,8 @@ def create_filled(
     """
     kind = np.dtype(dtype)
     dims = registry.check_shape(shape, kind.itemsize)
-    if if_exists not in ("raise", "open", "replace"):
+    check_flag("keep", keep)
+    if not isinstance(if_exists, str) or if_exists not in ("raise", "open", "replace"):
         raise ValueError(f"if_exists must be 'raise', 'open' or 'replace'; got {if_exists!r}")
     pieces = None if chunks is None else normalize_chunks(chunks, dims, kind.itemsize, config.chunk_nbytes)
     if if_exists == "open" and name is not None:
@@ -427,13 +436,13 @@ def _asserted(segment: Segment, name: str, shape: Shape | None, dtype: Any) -> S
     asked = None if shape is None else registry.check_shape(shape, 1)
     if asked is not None and asked != there.shape:
         raise ValueError(
-            f"array {name!r} has shape {there.shape}, not {asked}; open it without shape=, or"
-            " make another with if_exists='replace'"
+            f"array {name!r} has shape {there.shape}, not {asked}; open it as it is, with"
+            " shmarray.open(name), or make another with if_exists='replace'"
         )
     if dtype is not None and np.dtype(dtype) != there.dtype:
         raise ValueError(
-            f"array {name!r} has dtype {there.dtype}, not {np.dtype(dtype)}; open it without dtype=, or make"
-            " another with if_exists='replace'"
+            f"array {name!r} has dtype {there.dtype}, not {np.dtype(dtype)}; open it as it"
+            " is, with shmarray.open(name), or make another with if_exists='replace'"
         )
     return segment
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from shmarray.array.arguments import check_flag, check_progress
 from shmarray.array.creation import Chunks, IfExists, create_filled
 from shmarray.array.shared import SharedArray
 from shmarray.array.transfer import SLICE_NBYTES, run_sliced
@@ -71,7 +72,8 @@ def load(
     >>> sa.load(path)
     SharedArray([0, 1, 2])
     """
-    path = os.fspath(file)
+    path = os.fsdecode(file)
+    check_progress(progress)
     with open(path, "rb", buffering=0) as stream:
         shape, fortran, dtype = _read_header(stream, path)
         start = stream.tell()
@@ -121,7 +123,9 @@ def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False
     >>> np.load(path)
     array([1., 1.])
     """
-    path = os.fspath(file)
+    path = os.fsdecode(file)
+    check_progress(progress)
+    check_flag("fsync", fsync)
     if not path.endswith(".npy"):
         path += ".npy"
     source = np.asarray(array)
@@ -158,10 +162,18 @@ def _read_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], bool, n
         else:
             raise ValueError(f"version {version} of the format is not known")
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a .npy file that can be read: {error}") from error
+        raise ValueError(f"{path}: not a .npy file that can be read: {error}{_instead(stream)}") from error
     if dtype.hasobject:
         raise ValueError(f"{path}: dtype {dtype} holds Python objects, which cannot be shared; load it with numpy.load")
     return shape, fortran, dtype
+
+
+def _instead(stream: IO[bytes]) -> str:
+    """What to do with a file of another kind."""
+    stream.seek(0)
+    if stream.read(4) == b"PK\x03\x04":
+        return "; it seems to be an .npz archive of several: numpy.load it, and give shmarray.array one of them"
+    return "; read it with what wrote it, and give shmarray.array the result"
 
 
 def _read_header_3(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

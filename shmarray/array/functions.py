@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shmarray._numpy_functions import HOMES
+from shmarray.array.layout import axes_of_concatenation
 from shmarray.array.results import allocate, share, wants_sharing
 from shmarray.array.ufuncs import REDUCE_NBYTES
 from shmarray.segment import segment_of
@@ -259,7 +260,7 @@ def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, **kwargs: Any) -> 
         return NotImplemented
     if not wants_sharing(math.prod(shape) * dtype.itemsize, dtype):
         return NotImplemented
-    target = allocate(tuple(shape), dtype)
+    target = allocate(tuple(shape), dtype, axes=axes_of_concatenation(plain))
     if target is None:
         return NotImplemented
     kind = next(type(x) for x in arrays if type(x) is not np.ndarray)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shmarray.array.arguments import check_timeout
 from shmarray.errors import LockTimeoutError, SegmentAccessError
 from shmarray.segment import segment_of
 
@@ -70,8 +71,7 @@ class ArrayLock:
 
 def lock_of(array: np.ndarray[Any, Any], timeout_s: float | None) -> ArrayLock:
     """The lock of the array's segment, or of its private memory."""
-    if timeout_s is not None and not timeout_s >= 0:
-        raise ValueError(f"timeout must be None or at least 0 seconds; got {timeout_s!r}")
+    check_timeout(timeout_s)
     segment = segment_of(array)
     if segment is None:
         return ArrayLock(_PrivateMutex.of(array), timeout_s)

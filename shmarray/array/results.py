@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shmarray import registry
+from shmarray.array.layout import axes_of_result
 from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
 from shmarray.errors import OutOfSharedMemoryError
@@ -80,20 +81,13 @@ def share(result: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The same values in shared memory, in the same memory order, where the result is large enough for it."""
     if not wants_sharing(result.nbytes, result.dtype) or segment_of(result) is not None:
         return result
-    shared = allocate(result.shape, result.dtype, axes=memory_axes(result))
+    shared = allocate(result.shape, result.dtype, axes=axes_of_result(result))
     if shared is None:
         return result
     copy_parallel(shared, result)
+    if not result.flags.writeable:
+        shared.flags.writeable = False
     return shared
-
-
-def memory_axes(array: np.ndarray[Any, Any]) -> tuple[int, ...] | None:
-    """The dimensions of an array as they lie in memory, outermost first; None is C order."""
-    if array.ndim < 2 or array.flags.c_contiguous:
-        return None
-    strides = array.strides
-    axes = tuple(sorted(range(array.ndim), key=lambda axis: -abs(strides[axis])))
-    return None if axes == tuple(range(array.ndim)) else axes
 
 
 def _warn_short(error: OutOfSharedMemoryError) -> None:

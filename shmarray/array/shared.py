@@ -18,8 +18,9 @@ import numpy as np
 from numpy import ndarray
 
 from shmarray.array import functions, handles
+from shmarray.array.layout import axes_of_copy
 from shmarray.array.locks import ArrayLock, lock_of
-from shmarray.array.results import allocate, memory_axes, share, wants_sharing
+from shmarray.array.results import allocate, share, wants_sharing
 from shmarray.array.transfer import copy_parallel
 from shmarray.array.ufuncs import REDUCE_NBYTES, call_ufunc
 from shmarray.chunks import normalize_chunks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedArray"]
 
+_get_item, _set_item = ndarray.__getitem__, ndarray.__setitem__
 _MISSING = type("Missing", (), {})()
 
 #: What counts as one element beside arrays; anything else (lists, foreign arrays) takes the general way.
@@ -284,6 +286,26 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return functions.call_function(SharedArray, func, args, kwargs)
 
+    # --- items ----------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        # Whatever stands here, every index pays: the two comparisons are all that one that is no array costs.
+        kind = type(key)
+        if (kind is SharedArray or kind is ndarray) and key.dtype == np.bool_ and self.nbytes >= REDUCE_NBYTES:
+            version = functions.implementation(_get_item)
+            result = NotImplemented if version is None else version(self, key)
+            if result is not NotImplemented:
+                return result
+        return _get_item(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        kind = type(key)
+        if (kind is SharedArray or kind is ndarray) and key.dtype == np.bool_ and self.nbytes >= REDUCE_NBYTES:
+            version = functions.implementation(_set_item)
+            if version is not None and version(self, key, value) is not NotImplemented:
+                return
+        _set_item(self, key, value)
+
     # --- copies ---------------------------------------------------------------------------------------------
 
     def copy(self, order: Any = "C") -> SharedArray:
@@ -293,7 +315,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         elif order in ("F", "f", "A", "a"):
             axes = tuple(range(self.ndim))[::-1]
         else:
-            axes = memory_axes(self)
+            axes = axes_of_copy(self)
         target = allocate(self.shape, self.dtype, axes=axes) if wants_sharing(self.nbytes, self.dtype) else None
         if target is None:
             return ndarray.copy(self, order)
@@ -323,7 +345,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
             and casting in _CASTINGS
             and np.can_cast(self.dtype, target_dtype, casting)
         ):
-            target = allocate(self.shape, target_dtype, axes=memory_axes(self))
+            target = allocate(self.shape, target_dtype, axes=axes_of_copy(self))
             if target is not None:
                 copy_parallel(target, self.view(ndarray))
                 return target.view(SharedArray)
@@ -388,6 +410,7 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
     min = _method(np.min)
     nonzero = _method(np.nonzero)
     prod = _method(np.prod)
+    put = _method(np.put)
     repeat = _method(np.repeat)
     round = _method(np.round)
     searchsorted = _method(np.searchsorted)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from shmarray import engine
-from shmarray.array.results import allocate, is_shareable, memory_axes, share, wants_sharing
+from shmarray.array.layout import axes_of_call
+from shmarray.array.results import allocate, is_shareable, share, wants_sharing
 from shmarray.configuration import config
 from shmarray.segment import segment_of
 
@@ -166,7 +167,10 @@ def _allocated_outputs(ufunc: np.ufunc, args: list[Any], kwargs: dict[str, Any])
     results = dtypes[ufunc.nin :]
     if not all(wants_sharing(size * dtype.itemsize, dtype) for dtype in results):
         return None
-    axes = next((memory_axes(x) for x in arrays if x.shape == shape), None)
+    axes = None
+    if len(shape) > 1:
+        found = [x.dtype == dtype for x, dtype in zip(args, dtypes, strict=False) if type(x) is np.ndarray]
+        axes = axes_of_call([x for x in arrays if x.ndim], shape, as_they_are=ufunc.nout == 1 and all(found))
     out = []
     for dtype in results:
         array = allocate(shape, dtype, axes=axes)
@@ -234,9 +238,12 @@ def _accumulate(ufunc: np.ufunc, method: str, args: list[Any], kwargs: dict[str,
     if "out" not in kwargs and type(array) is np.ndarray and array.nbytes * 32 >= config.inline_nbytes:
         dtype = kwargs.get("dtype")
         # NumPy widens small integers in sums and products; an empty array tells to what.
-        dtype = ufunc.accumulate(np.empty(0, array.dtype), dtype=dtype).dtype
+        try:
+            dtype = ufunc.accumulate(np.empty(0, array.dtype), dtype=dtype).dtype
+        except (TypeError, ValueError):  # the error is to be that of the call itself
+            return ufunc.accumulate(*args, **kwargs)
         if wants_sharing(array.size * dtype.itemsize, dtype):
-            out = allocate(array.shape, dtype, axes=memory_axes(array))
+            out = allocate(array.shape, dtype, axes=axes_of_call([array], array.shape, as_they_are=False))
             if out is not None:
                 return ufunc.accumulate(*args, **{**kwargs, "out": out})
     return ufunc.accumulate(*args, **kwargs)

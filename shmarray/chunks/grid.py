@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["ChunkGrid", "normalize_chunks"]
 
@@ -93,19 +94,32 @@ def normalize_chunks(
     """
     if chunks is None:
         return _contiguous_chunks(shape, max(1, chunk_nbytes // max(1, itemsize)))
+    given = chunks
     if not isinstance(chunks, Sequence):
-        chunks = (operator.index(chunks), *(-1 for _ in shape[1:]))
+        chunks = (_index(chunks, given), *(-1 for _ in shape[1:]))
         if not shape:
             raise ValueError("an array without dimensions takes no chunk extent; leave chunks out")
-    if isinstance(chunks, str) or len(chunks) != len(shape):
-        raise ValueError(f"chunks must have one extent for each of {len(shape)} dimensions; got {chunks!r}")
+    if isinstance(chunks, str | bytes):
+        raise TypeError(f"{_EXPECTED}; got {given!r}")
+    if len(chunks) != len(shape):
+        raise ValueError(f"chunks must have one extent for each of {len(shape)} dimensions; got {given!r}")
     normal = []
     for chunk, extent in zip(chunks, shape, strict=True):
-        chunk = operator.index(chunk)
+        chunk = _index(chunk, given)
         if chunk < -1 or chunk == 0:
-            raise ValueError(f"a chunk's extent must be at least 1, or -1 for the whole; got {chunks!r}")
+            raise ValueError(f"{_EXPECTED}, each at least 1, or -1 for the whole; got {given!r}")
         normal.append(max(1, extent) if chunk == -1 else min(chunk, max(1, extent)))
     return tuple(normal)
+
+
+_EXPECTED = "chunks must be an integer or a sequence of integers"
+
+
+def _index(chunk: Any, given: Any) -> int:
+    try:
+        return operator.index(chunk)
+    except TypeError:
+        raise TypeError(f"{_EXPECTED}; got {given!r}") from None
 
 
 def _contiguous_chunks(shape: tuple[int, ...], items: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shmarray.cli.options import complete_names, json_option, namespace_option
-from shmarray.cli.rendering import age_of, echo_json, format_nbytes, format_shape, print_table
+from shmarray.cli.rendering import age_of, echo_json, format_nbytes, format_shape, print_list
 
 if TYPE_CHECKING:
     from shmarray.registry import SegmentInfo
@@ -38,9 +38,17 @@ def _facts(entry: SegmentInfo) -> dict[str, Any]:
     return {fact: getattr(entry, fact) for fact in _FACTS}
 
 
-def _holders(entry: SegmentInfo) -> str:
+def _holders(entry: SegmentInfo, most: int | None = None) -> str:
     """The pids visible from here. None visible does not mean none: another container's cannot be seen."""
-    return ", ".join(str(pid) for pid in entry.holders) or ("in flight" if entry.in_flight else "none seen")
+    shown = [str(pid) for pid in entry.holders[:most]]
+    if len(shown) < len(entry.holders):
+        shown.append(f"{len(entry.holders) - len(shown)} more")
+    return ", ".join(shown) or ("in flight" if entry.in_flight else "none seen")
+
+
+def _dtype(entry: SegmentInfo) -> str:
+    """In a few characters; `info` has the fields."""
+    return str(entry.dtype) if entry.dtype.names is None else f"{len(entry.dtype.names)} fields"
 
 
 @click.command()
@@ -64,17 +72,17 @@ def ls(as_json: bool) -> None:
         return
     from rich.markup import escape
 
-    print_table(
-        ["NAME", ("SHAPE", "right"), "DTYPE", ("SIZE", "right"), "KEEP", ("AGE", "right"), "HOLDERS"],
+    print_list(
+        [("SHAPE", "right"), "DTYPE", ("SIZE", "right"), "KEEP", ("AGE", "right"), "HOLDERS", "NAME"],
         [
             (
-                entry.name or "(unnamed)",
                 format_shape(entry.shape),
-                escape(str(entry.dtype)),  # "[ns]" would be taken for markup
+                escape(_dtype(entry)),  # "[ns]" would be taken for markup
                 format_nbytes(entry.nbytes),
                 "keep" if entry.keep else "",
                 age_of(entry.created),
-                _holders(entry),
+                _holders(entry, most=4),
+                entry.name or "(unnamed)",
             )
             for entry in entries
         ],
@@ -96,9 +104,7 @@ def info(name: str, as_json: bool) -> None:
     try:
         entry = registry.info(name)
     except ValueError as error:
-        if isinstance(
-            error, ShmArrayError
-        ):  # a corrupt segment is one too: no mistake of the user
+        if isinstance(error, ShmArrayError):  # a corrupt segment is one too: no mistake of the user
             raise
         raise click.BadParameter(str(error), param_hint="NAME") from None
     if as_json:
@@ -110,7 +116,7 @@ def info(name: str, as_json: bool) -> None:
         ("shape", format_shape(entry.shape)),
         ("dtype", str(entry.dtype)),
         ("size", f"{format_nbytes(entry.nbytes)} ({entry.nbytes:,} bytes)"),
-        ("chunks", "by size" if entry.chunks is None else format_shape(entry.chunks)),
+        ("chunks", format_shape(entry.chunks)),
         ("lifetime", "kept until removed" if entry.keep else "until its last holder ends"),
         ("created", f"{'just now' if age == 'now' else age + ' ago'} by process {entry.creator_pid}"),
         ("held by", _holders(entry)),

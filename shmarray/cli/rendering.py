@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["echo_json", "format_age", "format_nbytes", "format_shape", "plain", "print_table"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["echo_json", "format_age", "format_nbytes", "format_shape", "plain", "print_list", "print_table"]
 
 
 def format_nbytes(nbytes: int | float) -> str:
@@ -103,6 +107,27 @@ def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequenc
 
     Cells are rich's markup: escape what comes from elsewhere.
     """
+    console, table = _console_and_table(columns, rows)
+    if not console.is_terminal:
+        # In a pipe there is no width to respect, and a folded name could not be read back by a program.
+        _widen(console, table)
+    console.print(table)
+
+
+def print_list(columns: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+    """The same with nothing folded or cut: the last column is plain text of any length, such as a name to be copied."""
+    console, table = _console_and_table(columns[:-1], [row[:-1] for row in rows])
+    _widen(console, table)
+    with console.capture() as capture:
+        console.print(table)
+    ends = [click.style(columns[-1], bold=True), *(row[-1] for row in rows)]
+    for line, end in zip(capture.get().splitlines(), ends, strict=True):
+        click.echo(f"{line}  {end}")
+
+
+def _console_and_table(
+    columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[str]]
+) -> tuple[Console, Table]:
     from rich.console import Console
     from rich.table import Table
 
@@ -112,8 +137,8 @@ def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequenc
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # In a pipe there is no width to respect, and a folded name could not be read back by a program.
-        console.width = max(console.measure(table, options=console.options.update(width=10_000)).maximum, 1)
-    console.print(table)
+    return Console(highlight=False), table
+
+
+def _widen(console: Console, table: Table) -> None:
+    console.width = max(console.measure(table, options=console.options.update(width=10_000)).maximum, 1)

@@ -5,47 +5,48 @@ from shmarray.engine.commit import run_crash_safe
 from shmarray.engine.execution import DEFAULT, Options, Plan, run, run_part
 from shmarray.engine.operands import check_output, shared_copy
 from shmarray.engine.planning import (
-    ReductionShape,
     default_chunks,
+    plan_ask,
     plan_chunkwise,
     plan_elementwise,
-    plan_first_item,
     plan_function,
     plan_items,
     plan_probe,
-    plan_reduction,
     plan_stencil,
-    plan_units,
 )
-from shmarray.engine.probing import FirstItemJob, ProbeJob
-from shmarray.engine.steps import Argument, block_shape, kind_of, plan_block_reduction, plan_step
+from shmarray.engine.probing import AskJob, ProbeJob, item_dtypes
+from shmarray.engine.python_fold import accumulator_dtype, plan_fold
+from shmarray.engine.reduction_grid import ReductionShape, block_shape, plan_block_reduction, plan_reduction
+from shmarray.engine.steps import Argument, kind_of, plan_step
 from shmarray.engine.ufuncs import apply_ufunc, reduce_ufunc
 
 __all__ = [
     "DEFAULT",
     "Argument",
+    "AskJob",
     "ChunkInfo",
-    "FirstItemJob",
     "Options",
     "Plan",
     "ProbeJob",
     "ReductionShape",
+    "accumulator_dtype",
     "apply_ufunc",
     "block_shape",
     "check_output",
     "default_chunks",
+    "item_dtypes",
     "kind_of",
+    "plan_ask",
     "plan_block_reduction",
     "plan_chunkwise",
     "plan_elementwise",
-    "plan_first_item",
+    "plan_fold",
     "plan_function",
     "plan_items",
     "plan_probe",
     "plan_reduction",
     "plan_stencil",
     "plan_step",
-    "plan_units",
     "reduce_ufunc",
     "run",
     "run_crash_safe",

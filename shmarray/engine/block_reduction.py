@@ -22,9 +22,9 @@ from numba.np.numpy_support import as_dtype
 
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
-from shmarray.engine.memory import array_view, kept_apart, read_word, reserve_words
-from shmarray.engine.reduction import make_gather, offset_of
-from shmarray.engine.steps import BLOCK_ITEMS_BY_COLUMNS, BLOCK_ITEMS_BY_ROWS
+from shmarray.engine.memory import array_view, kept_apart, plain_integer, read_word, reserve_words
+from shmarray.engine.reduction import PLACE_WORDS, locate, make_gather, offset_of
+from shmarray.engine.reduction_grid import BLOCK_ITEMS_BY_COLUMNS, BLOCK_ITEMS_BY_ROWS
 from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
 from shmarray.pool.dispatch import claim, finish, over_budget
@@ -57,32 +57,28 @@ def make_driver(
     item_size = as_dtype(item).itemsize
     take = _make_take(accumulate, item, state, n_words)
     gather, gather_tile = make_gather(item_size), _make_gather_tile(item_size)
-    reserve = reserve_words(-(-max(_TILE_WIDTH * _PITCH, BLOCK_ITEMS_BY_ROWS) * item_size // 8))
+    reserve = reserve_words(PLACE_WORDS)
+    reserve_buffer = reserve_words(-(-max(_TILE_WIDTH * _PITCH, BLOCK_ITEMS_BY_ROWS) * item_size // 8))
     state_nbytes = 8 * n_words
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         wide_vectors()
         started = monotonic_ns()
-        n_kept, kept_step = read_word(block, 0), read_word(block, 1)
-        n_reduced, reduced_step = read_word(block, 2), read_word(block, 3)
         n_kept_dims, n_reduced_dims, array = read_word(block, 5), read_word(block, 6), read_word(block, 7)
-        n_ranges = -(-n_kept // kept_step)
         reduced_dims = block + 8 * (8 + 2 * n_kept_dims)
         kept_extent, kept_stride = read_word(reduced_dims, -2), read_word(reduced_dims, -1)
         row_extent = read_word(reduced_dims, 2 * n_reduced_dims - 2)
         row_stride = read_word(reduced_dims, 2 * n_reduced_dims - 1)
         block_items = read_word(reduced_dims, 2 * n_reduced_dims)
         by_tiles = block_items <= _TILE_ITEMS and row_stride != item_size
-        buffer = reserve()
+        place, buffer = reserve(), reserve_buffer()
         while True:
             index = claim(page, lane)
             if index < 0:
                 return 0
-            kept = index % n_ranges * kept_step
-            kept_stop = min(n_kept, kept + kept_step)
-            first = index // n_ranges * reduced_step
-            stop = min(n_reduced, first + reduced_step)
-            partials = read_word(block, 4) + index // n_ranges * n_kept * state_nbytes
+            locate(block, place, index, plain_integer(state_nbytes))
+            kept, kept_stop, partials = read_word(place, 0), read_word(place, 1), read_word(place, 4)
+            first, stop = read_word(place, 2), read_word(place, 3)
             while kept < kept_stop:
                 start = array + offset_of(block + 64, n_kept_dims, kept)
                 width = 1

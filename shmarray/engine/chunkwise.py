@@ -33,6 +33,7 @@ from shmarray.engine.memory import (
     array_view,
     item_pointer,
     load_word,
+    plain_integer,
     read_word,
     release,
     reserve_words,
@@ -80,12 +81,12 @@ def make_driver(
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         started = monotonic_ns()
-        place = reserve()
+        place, n = reserve(), plain_integer(n_dims)
         while True:
             index = claim(page, lane)
             if index < 0:
                 return 0
-            _locate(block, place, n_dims, index)
+            _locate(block, place, n, index)
             if store is None:
                 call(block, place, index)
             else:
@@ -172,10 +173,10 @@ def _make_store(output: types.Type, n: int) -> Any:
 
     @_compiled
     def store(result, out, place):  # type: ignore[no-untyped-def]
-        itemsize = _describe(result, place)
-        buffer = _fit(out, place, n, itemsize)
+        itemsize, n_dims = _describe(result, place), plain_integer(n)
+        buffer = _fit(out, place, n_dims, itemsize)
         for row in range(read_word(place, source_word + _ROWS)):
-            _locate_row(place, n, row)
+            _locate_row(place, n_dims, row)
             copy_row(result, place)
         if buffer != 0:
             release(buffer)

@@ -118,7 +118,8 @@ def run_crash_safe(
                     prepare=prepare,
                 )
             except BaseException as error:
-                _tell_what_is_done(error, name, operands, first, n_chunks)
+                if not journal.abandoned:
+                    _tell_what_is_done(error, name, operands, first, n_chunks)
                 raise
             try:
                 journal.commit()
@@ -126,6 +127,8 @@ def run_crash_safe(
             except BaseException as error:
                 with held_back():  # committed is committed: the rest is copied here, whatever was the matter
                     journal.put_rest_in_place()
+                if journal.abandoned:
+                    raise  # a forked child: it is the parent's call
                 if not isinstance(error, WorkerDiedError):
                     _tell_what_is_done(error, name, operands, stop, n_chunks)
                     raise

@@ -23,7 +23,8 @@ from numba.extending import intrinsic
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.loops import Row, emit_rows
-from shmarray.engine.memory import item_pointer, read_word, reserve_words, write_word
+from shmarray.engine.memory import item_pointer, plain_integer, read_word, reserve_words, write_word
+from shmarray.engine.pacing import TRIAL_ITEMS, next_pace
 from shmarray.kernels.vectors import wide_vectors
 from shmarray.pool.atomics import monotonic_ns
 from shmarray.pool.dispatch import claim_or_resume, finish, leave_half_way, over_budget, take_progress
@@ -36,10 +37,6 @@ ARITY = 4
 _i64 = ir.IntType(64)
 _compiled = numba.njit(**jit.options())
 _MAX_DIMS = 64  # NumPy's limit
-
-_TRIAL_ITEMS = 256  # the first items of a chunk, by which the pace is set
-_LOOK_NS = 1_000_000  # how far apart looks at the clock should be
-_MOST_ITEMS = 1 << 40
 
 
 def make_driver(
@@ -63,47 +60,47 @@ def make_driver(
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
         wide_vectors()
         started = monotonic_ns()
-        place = reserve()
-        pace = _TRIAL_ITEMS  # items between two looks at the clock; where there is no budget it does not matter
+        place, m = reserve(), plain_integer(n_operands)
+        pace = plain_integer(TRIAL_ITEMS)  # items between two looks at the clock, if there is a budget
         while True:
             index = claim_or_resume(page, lane)
             if index < 0:
                 return 0
-            n_rows = _first_row(block, place, n_operands, index)
-            length = read_word(place, 2 * n_operands)
+            n_rows = _first_row(block, place, m, index)
+            length = read_word(place, 2 * m)
             if budget_ns == 0 or n_rows * length <= pace:
                 apply_row(place)
                 for _ in range(n_rows - 1):
-                    _next_row(block, place, n_operands)
+                    _next_row(block, place, m)
                     apply_row(place)
             else:
                 # The function may be slow, and Ctrl-C must not wait for a whole chunk: look at the clock within it.
                 done = take_progress(page, lane)
                 for _ in range(done // length):
-                    _next_row(block, place, n_operands)
+                    _next_row(block, place, m)
                 column = done % length
-                _advance(place, n_operands, column)
+                _advance(place, m, column)
                 since, looked = 0, monotonic_ns()
                 while done < n_rows * length:
                     part = min(pace - since, length - column)
-                    write_word(place, 2 * n_operands, part)
+                    write_word(place, 2 * m, part)
                     apply_row(place)
                     done += part
                     since += part
                     if since == pace:
                         now = monotonic_ns()
-                        pace = max(1, min(_MOST_ITEMS, pace * _LOOK_NS // max(1, now - looked)))
+                        pace = next_pace(pace, now - looked)
                         since, looked = 0, now
                         if now - started > budget_ns and done < n_rows * length:
                             leave_half_way(page, done)
                             return 1
                     if column + part < length:
-                        _advance(place, n_operands, part)
+                        _advance(place, m, part)
                         column += part
                     else:
-                        _advance(place, n_operands, -column)
+                        _advance(place, m, -column)
                         column = 0
-                        _next_row(block, place, n_operands)
+                        _next_row(block, place, m)
             finish(page, lane, index)
             if over_budget(started, budget_ns):
                 return 1

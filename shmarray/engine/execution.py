@@ -6,13 +6,14 @@ and the error names the chunks.
 
 from __future__ import annotations
 
+import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Real
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from shmarray.configuration import config
 from shmarray.engine.job import Binder, LocalBinder
@@ -27,6 +28,7 @@ from shmarray.errors import (
 from shmarray.pool import (
     COMPLETE,
     MAX_CHUNKS,
+    MOST_OWN_DEATHS,
     Death,
     Failure,
     JobTicket,
@@ -66,12 +68,12 @@ class Options:
     workers_alone: bool = field(init=False, default=False)
 
     @classmethod
-    def of(cls, name: str, keywords: dict[str, Any]) -> Options:
-        """What a call of the kernel `name` was given as keywords, checked."""
+    def of(cls, name: str, keywords: dict[str, Any], own: Sequence[str] = ("out",)) -> Options:
+        """What a call of the kernel `name` was given as keywords, checked; `own` are those that it takes beside."""
         unknown = keywords.keys() - _KEYWORDS
         if unknown:
             raise TypeError(
-                f"{name} takes the keywords out, {', '.join(_KEYWORDS)}; got {', '.join(sorted(unknown))}. "
+                f"{name} takes the keywords {', '.join((*own, *_KEYWORDS))}; got {', '.join(sorted(unknown))}. "
                 "Arguments of the function itself are given by position"
             )
         return cls(**keywords) if keywords else DEFAULT
@@ -79,7 +81,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.timeout is not None:
             _check("timeout", self.timeout, Real, "a positive number of seconds, or None", lambda seconds: seconds > 0)
-        _check("retries", self.retries, SupportsIndex, "0 or a positive integer", lambda count: count >= 0)
+            object.__setattr__(self, "timeout", min(self.timeout, 1e9))  # inf, too, in what clocks and locks take
+        _check("retries", self.retries, Integral, "0 or a positive integer", lambda count: count >= 0)
         pool: Any = self.pool
         if pool is not None and not isinstance(pool, Pool):
             # A pool of processes for Python calls has lanes for kernels beside them; see shmarray.multiprocessing.
@@ -184,6 +187,11 @@ class Plan:
         self._bound: Callable[[Lane, int], int] | None = None
 
     @property
+    def runs_compiled(self) -> bool:
+        """Whether the job is machine code, not Python."""
+        return bool(self._kernels)
+
+    @property
     def bound(self) -> Callable[[Lane, int], int]:
         """The job on this process's own mappings; made when it first runs here, which for many it never does."""
         if self._bound is None:
@@ -239,13 +247,9 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
     pool = _pool_for(plan, options)
     if pool is None:
         if options.progress is False:
-            outcome = run_alone(plan.bound, start, plan.n_chunks)
-        else:
-            with watching(options.progress, plan.total, plan.name, before=start) as watch:
-                outcome = run_alone(plan.bound, start, plan.n_chunks, watch)
-        if outcome.failures:
-            raise _kernel_error(plan, outcome.failures)
-        return outcome.floating_flags
+            return _run_alone(plan, options, start, plan.n_chunks)
+        with watching(options.progress, plan.total, plan.name, before=start) as watch:
+            return _run_alone(plan, options, start, plan.n_chunks, watch)
     if options.progress is False and not options.workers_alone and plan.n_chunks <= MAX_CHUNKS:
         caller = (plan._bound or plan.bound) if plan.caller_joins else None
         outcome = pool.dispatch(plan.ticket(), start, plan.n_chunks, caller=caller)
@@ -279,12 +283,37 @@ def run_part(
     """
     pool = _pool_for(plan, options)
     if pool is None:
-        outcome = run_alone(plan.bound, start, stop, watch)
-        if outcome.failures:
-            raise _kernel_error(plan, outcome.failures)
-        return outcome.floating_flags
+        return _run_alone(plan, options, start, stop, watch, deadline)
     recovery = _Recovery(plan, options, pool, watch, deadline=deadline, prepare=prepare)
     return recovery.run(start, stop)
+
+
+def _run_alone(
+    plan: Plan,
+    options: Options,
+    start: int,
+    stop: int,
+    watch: Callable[[int], object] | None = None,
+    deadline: float | None = None,
+) -> int:
+    """Do chunks on this thread. A deadline is kept between bites only: nobody is there to end a chunk."""
+    if deadline is None and options.timeout is not None:
+        deadline = time.monotonic() + options.timeout
+    shown = watch
+
+    def keep_time(done: int) -> None:
+        if shown is not None:
+            shown(done)
+        if deadline is not None and time.monotonic() > deadline and start + done < stop:
+            left = list(range(start + done, plan.total))
+            unknown = left[:1] if plan.in_place else []
+            plan.mark_unknown(unknown, "may be half changed: the call has passed its timeout")
+            raise _timeout_error(plan, options, left, unknown)
+
+    outcome = run_alone(plan.bound, start, stop, watch if deadline is None else keep_time)
+    if outcome.failures:
+        raise _kernel_error(plan, outcome.failures)
+    return outcome.floating_flags
 
 
 def _pool_for(plan: Plan, options: Options) -> Pool | None:
@@ -365,6 +394,14 @@ class _Recovery:
         while not outcome.complete:
             if self.plan.in_place:
                 self.unknown |= outcome.interrupted
+                if sum(death.is_own_fault for death in set(self.unknown.values())) >= MOST_OWN_DEATHS:
+                    self._mark_unknown()
+                    left = sorted({*outcome.untouched, *range(self.dispatched, self.plan.total)})
+                    raise self._chunks_unknown(
+                        f"the call was stopped, since the next would end so too: {_count(left)} not begun"
+                        if left
+                        else "all other chunks are done"
+                    )
             if outcome.cannot_start is not None and self._may_work_alone(outcome):
                 self._work_alone(outcome)
                 return
@@ -392,10 +429,7 @@ class _Recovery:
     def _work_alone(self, outcome: Outcome) -> None:
         plan = self.plan
         for first, last in _ranges(sorted(outcome.untouched)):
-            alone = run_alone(plan.bound, first, last)
-            self.flags |= alone.floating_flags
-            if alone.failures:
-                raise _kernel_error(plan, alone.failures)
+            self.flags |= _run_alone(plan, self.options, first, last)
 
     def _count_try(self, chunk: int, death: Death) -> None:
         self.tries[chunk] = self.tries.get(chunk, 0) + 1
@@ -403,7 +437,8 @@ class _Recovery:
             times = "once" if self.tries[chunk] == 1 else f"{self.tries[chunk]} times"
             raise WorkerDiedError(
                 f"{self.plan.name}: chunk {chunk} ended its worker {times} "
-                f"(last: pid {death.pid}, {describe_death(death)})" + last_words(death),
+                f"(last: pid {death.pid}, {describe_death(death)}){_likely_cause(self.plan, death)}"
+                + last_words(death),
                 task=self.plan.name,
                 chunk=chunk,
                 **death._asdict(),
@@ -420,13 +455,8 @@ class _Recovery:
         if outcome.failures:
             error = _kernel_error(plan, outcome.failures)
         elif outcome.timed_out:
-            error = KernelTimeoutError(
-                f"{plan.name} was not done within its timeout of {self.options.timeout:g} s: {_count(left)} "
-                f"of {plan.total} not done; the workers at them were killed and are replaced",
-                kernel=plan.name,
-                timeout_s=self.options.timeout,
-                chunks=tuple(left),
-                unknown=tuple(sorted(self.unknown)),
+            error = _timeout_error(
+                plan, self.options, left, sorted(self.unknown), "; the workers at them were killed and are replaced"
             )
         else:
             death = outcome.cannot_start
@@ -447,16 +477,39 @@ class _Recovery:
 
     def _chunks_unknown(self, others: str) -> ChunksUnknownError:
         chunks = sorted(self.unknown)
+        deaths = {death.pid: death for death in self.unknown.values()}
         death = self.unknown[chunks[0]]
+        how = f"pid {death.pid}: {describe_death(death)}"
+        who = "a worker died" if len(deaths) == 1 else f"{len(deaths)} workers died"
+        remedy = "next time write to a separate out=, which is retried, or pass crash_safe=True"
         return ChunksUnknownError(
-            f"{self.plan.name}: worker {death.pid} died ({describe_death(death)}) while it changed "
-            f"{_count(chunks)} in place, whose content is unknown now; {others}. "
-            "Compute these anew, and next time write to a separate out=, which is retried, or pass crash_safe=True"
+            f"{self.plan.name}: {who} ({how}) in the middle of changing {_count(chunks)} in place, whose content is "
+            f"unknown now; {others}{_likely_cause(self.plan, death)}. Compute these anew, and {remedy}"
             + last_words(death),
             chunks=chunks,
             task=self.plan.name,
             **death._asdict(),
         )
+
+
+def _timeout_error(
+    plan: Plan, options: Options, left: list[int], unknown: list[int], what_became: str = ""
+) -> KernelTimeoutError:
+    return KernelTimeoutError(
+        f"{plan.name} was not done within its timeout of {options.timeout:g} s: {_count(left)} of {plan.total} not done"
+        + what_became,
+        kernel=plan.name,
+        timeout_s=options.timeout,
+        chunks=tuple(left),
+        unknown=tuple(unknown),
+    )
+
+
+def _likely_cause(plan: Plan, death: Death) -> str:
+    """What compiled code did that ended so."""
+    if plan.runs_compiled and death.signal in (signal.SIGSEGV, signal.SIGBUS) and not death.reason:
+        return ". Most likely it used an index out of range: debug=True checks every index and names the wrong one"
+    return ""
 
 
 def _kernel_error(plan: Plan, failures: Sequence[Failure]) -> KernelError:

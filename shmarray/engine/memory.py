@@ -18,6 +18,7 @@ from numba.np import arrayobj
 __all__ = [
     "allocate",
     "array_view",
+    "item_loader",
     "item_pointer",
     "item_storer",
     "kept_apart",
@@ -146,6 +147,19 @@ def array_view(
         meminfo=None,
     )
     return made._getvalue()
+
+
+def item_loader(item: types.Type) -> Any:
+    """A compiled function (address) -> the item that lies there."""
+
+    @intrinsic
+    def load(typingctx, address):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return context.unpack_value(builder, item, item_pointer(context, builder, item, args[0]))
+
+        return item(types.int64), codegen
+
+    return load
 
 
 def item_storer(item: types.Type) -> Any:

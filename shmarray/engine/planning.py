@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +13,20 @@ from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
-from shmarray.engine.probing import FirstItemJob, ProbeJob
+from shmarray.engine.probing import AskJob, ProbeJob
 from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, UfuncJob, UfuncReductionJob
 
 __all__ = [
-    "ReductionShape",
     "default_chunks",
-    "joined_dimensions",
+    "plan_ask",
     "plan_chunkwise",
     "plan_elementwise",
-    "plan_first_item",
     "plan_function",
     "plan_items",
     "plan_probe",
-    "plan_reduction",
     "plan_stencil",
     "plan_ufunc",
     "plan_ufunc_reduction",
-    "plan_units",
 ]
 
 
@@ -203,34 +197,7 @@ def plan_stencil(
         words.append(0)
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     nbytes = max(array.nbytes for array in (*arrays, output))
-    return Plan(
-        name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
-    )
-
-
-def plan_units(
-    name: str, kernel: tuple[int, Any], values: Sequence[Array | np.generic], units: int, step: int
-) -> Plan:
-    """A plan that runs a ready-made kernel (`shmarray.engine.units`) over `units` units of work, `step` at a time.
-
-    Arrays are handed over whole; no two of them overlap if one is written.
-    """
-    operands = [Operand.of(value) for value in values if isinstance(value, np.ndarray)]
-    constants, offsets = constant_bytes([value for value in values if not isinstance(value, np.ndarray)])
-    words, places, constant_places = [units, step], [], []
-    remaining_operands, remaining_offsets = iter(operands), iter(offsets)
-    for value in values:
-        if isinstance(value, np.ndarray):
-            places.append((len(words), next(remaining_operands).place))
-            words += [0, *value.shape, *value.strides]
-        else:
-            constant_places.append((len(words), next(remaining_offsets)))
-            words.append(0)
-    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
-    nbytes = max(operand.array.nbytes for operand in operands)
-    return Plan(
-        name, -(-units // step), nbytes, job, operands, in_place=False, caller_joins=True, kernels=[kernel]
-    )
+    return Plan(name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
 
 
 def plan_function(
@@ -282,11 +249,11 @@ def plan_probe(
     return Plan(name, 1, nbytes, job, operands, in_place=False, caller_joins=False, total=len(grid))
 
 
-def plan_first_item(name: str, function: bytes, items: Sequence[Array], scratch: Array, n_chunks: int) -> Plan:
-    """A plan that tries a pickled scalar function on one item to see what it returns; see `FirstItemJob`."""
+def plan_ask(name: str, question: bytes, scratch: Array) -> Plan:
+    """A plan that asks a pickled function a question; see `AskJob`."""
     operand = Operand.of(scratch)
-    job = FirstItemJob(name, function, tuple(items), ArraySpec.of(operand, scratch.shape, writable=True))
-    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False, total=n_chunks)
+    job = AskJob(name, question, ArraySpec.of(operand, scratch.shape, writable=True))
+    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False)
 
 
 def plan_items(
@@ -381,91 +348,3 @@ def _specs(
         else:
             specs.append(value)
     return operands, specs
-
-
-#: Elements of a chunk of a reduction. Part of what a result's bits depend on: changing it changes results.
-_REDUCTION_ITEMS = 1 << 17
-#: Accumulators side by side where the last dimension is kept: they stay in the first-level cache.
-_REDUCTION_COLUMNS = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class ReductionShape:
-    """How an array is reduced: a function of its shape and the axes alone.
-
-    Attributes
-    ----------
-    kept, reduced : tuple of int
-        The axes, in order.
-    n_kept, n_reduced : int
-        Elements of either.
-    kept_step, reduced_step : int
-        Elements of a chunk.
-    by_rows : bool
-        The last axis longer than 1 is reduced.
-    """
-
-    kept: tuple[int, ...]
-    reduced: tuple[int, ...]
-    n_kept: int
-    n_reduced: int
-    kept_step: int
-    reduced_step: int
-    by_rows: bool
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], axes: tuple[int, ...]) -> ReductionShape:
-        """Of an array of `shape` reduced over `axes` (all normalised to 0 and up)."""
-        reduced = tuple(sorted(axes))
-        kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
-        n_kept = math.prod(shape[axis] for axis in kept)
-        n_reduced = math.prod(shape[axis] for axis in reduced)
-        long = [axis for axis, extent in enumerate(shape) if extent != 1]
-        by_rows = not long or long[-1] in reduced
-        if by_rows:
-            reduced_step = min(max(1, n_reduced), _REDUCTION_ITEMS)
-            kept_step = max(1, _REDUCTION_ITEMS // reduced_step)
-        else:
-            kept_step = min(max(1, n_kept), _REDUCTION_COLUMNS)
-            reduced_step = max(1, _REDUCTION_ITEMS // kept_step)
-        return cls(kept, reduced, n_kept, n_reduced, min(kept_step, max(1, n_kept)), reduced_step, by_rows)
-
-    @property
-    def n_ranges(self) -> int:
-        """Ranges that the reduced elements are cut into: partial results of each kept element."""
-        return -(-self.n_reduced // self.reduced_step)
-
-    @property
-    def n_chunks(self) -> int:
-        return self.n_ranges * -(-self.n_kept // self.kept_step)
-
-
-def plan_reduction(
-    name: str, kernel: tuple[int, Any], array: Array, partials: Array, how: ReductionShape, *, caller_joins: bool
-) -> Plan:
-    """A plan that folds an array into `partials` of shape (how.n_ranges, how.n_kept), C-contiguous."""
-    operands = [Operand.of(array), Operand.of(partials)]
-    kept = joined_dimensions(array, how.kept)
-    reduced = joined_dimensions(array, how.reduced)
-    words = [how.n_kept, how.kept_step, how.n_reduced, how.reduced_step, 0, len(kept), len(reduced), 0]
-    for extent, stride in (*kept, *reduced):
-        words += [extent, stride]
-    places = ((4, operands[1].place), (7, operands[0].place))
-    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), places)
-    return Plan(
-        name, how.n_chunks, array.nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
-    )
-
-
-def joined_dimensions(array: Array, axes: Sequence[int]) -> list[tuple[int, int]]:
-    """Extents and strides of some axes in C order, joined where memory runs on; at least one."""
-    dimensions: list[tuple[int, int]] = []
-    for axis in axes:
-        extent, stride = array.shape[axis], array.strides[axis]
-        if extent == 1:
-            continue
-        if dimensions and dimensions[-1][1] == extent * stride:
-            dimensions[-1] = (dimensions[-1][0] * extent, stride)
-        else:
-            dimensions.append((extent, stride))
-    return dimensions or [(1, 0)]

@@ -1,7 +1,7 @@
 """What does a function in plain Python return?
 
-A whole-chunk function is tried on chunk 0, and that counts as done; a scalar function on the first item. Both in a
-worker: what ends the process must not end the caller.
+A whole-chunk function is tried on chunk 0, and that counts as done; others on the first item. Both in a worker: what
+ends the process must not end the caller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shmarray.engine.operands import Array
 from shmarray.engine.python_job import ArraySpec, FunctionJob, chunk_window, claiming, store_chunk
 from shmarray.pool import Lane
 
-__all__ = ["FirstItemJob", "ProbeJob", "Probed"]
+__all__ = ["AskJob", "ProbeJob", "Probed", "item_dtypes"]
 
 # The scratch begins with the length of a pickled header, a word that says whether the new values are committed, and
 # the header; after a page come the items of the result, or of everything that was changed.
@@ -78,11 +78,7 @@ class ProbeJob:
                 changed_to = [copy for copy in copies if isinstance(copy, np.ndarray) and copy.flags.writeable]
                 changed = not all(map(_same_bytes, writable, changed_to))
                 dtype = None if result is None else np.asarray(result).dtype
-                header = pickle.dumps((dtype, changed))
-                if len(header) > _ITEMS - _HEADER:
-                    raise _unknown_dtype(job.name, dtype)
-                scratch[_LENGTH].view(np.int64)[0] = len(header)
-                scratch[_HEADER : _HEADER + len(header)] = np.frombuffer(header, np.uint8)
+                _write_header(scratch, (dtype, changed), _unknown_dtype(job.name, dtype))
                 if dtype is not None:
                     self._store(result, dtype, info, scratch)
                 elif changed and self.keeps and not any(job.halo):
@@ -119,8 +115,7 @@ class ProbeJob:
     @staticmethod
     def read(scratch: Array, grid: ChunkGrid) -> Probed:
         """What the job left in `scratch`."""
-        length = int(scratch[_LENGTH].view(np.int64)[0])
-        dtype, changed = pickle.loads(scratch[_HEADER : _HEADER + length].tobytes())
+        dtype, changed = _read_header(scratch)
         if dtype is None:
             return Probed(None, changed)
         shape = tuple(part.stop - part.start for part in grid.slices(0))
@@ -130,42 +125,52 @@ class ProbeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstItemJob:
-    """The dtypes of what a scalar function in plain Python returns for these arrays of one item."""
+class AskJob:
+    """A question to a function: a pickled callable without arguments, whose result is the answer."""
 
     runs_python: ClassVar[bool] = True
     scratch_nbytes: ClassVar[int] = _ITEMS
 
     name: str
-    function: bytes
-    items: tuple[Array, ...]
+    question: bytes
     scratch: ArraySpec
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
         scratch = self.scratch.view(binder)
 
         def prepare() -> Callable[[int], None]:
-            function = np.frompyfunc(pickle.loads(self.function), len(self.items), 1)
+            question = pickle.loads(self.question)
 
             def do(index: int) -> None:
-                (result,) = function(*self.items)
-                results = result if isinstance(result, tuple) else (result,)
-                header = pickle.dumps(tuple(np.asarray(value).dtype for value in results))
-                if len(header) > _ITEMS - _HEADER:
-                    raise TypeError(f"{self.name} returned {len(results)} values for an item, which are too many")
-                scratch[_LENGTH].view(np.int64)[0] = len(header)
-                scratch[_HEADER : _HEADER + len(header)] = np.frombuffer(header, np.uint8)
+                _write_header(scratch, question(), TypeError(f"{self.name} returned too many values for an item"))
 
             return do
 
         return claiming(prepare)
 
     @staticmethod
-    def read(scratch: Array) -> tuple[np.dtype[Any], ...]:
-        """What the job left in `scratch`."""
-        length = int(scratch[_LENGTH].view(np.int64)[0])
-        dtypes: tuple[np.dtype[Any], ...] = pickle.loads(scratch[_HEADER : _HEADER + length].tobytes())
-        return dtypes
+    def read(scratch: Array) -> Any:
+        """The answer."""
+        return _read_header(scratch)
+
+
+def item_dtypes(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[np.dtype[Any], ...]:
+    """A question: the dtypes of what the function returns for such arguments."""
+    result = function(*arguments)
+    return tuple(np.asarray(value).dtype for value in (result if isinstance(result, tuple) else (result,)))
+
+
+def _write_header(scratch: Array, header: Any, too_long: Exception) -> None:
+    data = pickle.dumps(header)
+    if len(data) > _ITEMS - _HEADER:
+        raise too_long
+    scratch[_LENGTH].view(np.int64)[0] = len(data)
+    scratch[_HEADER : _HEADER + len(data)] = np.frombuffer(data, np.uint8)
+
+
+def _read_header(scratch: Array) -> Any:
+    length = int(scratch[_LENGTH].view(np.int64)[0])
+    return pickle.loads(scratch[_HEADER : _HEADER + length].tobytes())
 
 
 def _places(views: Sequence[Array], scratch: Array) -> Iterator[Array]:

@@ -16,7 +16,7 @@ from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
 from shmarray.pool import Lane
 
-__all__ = ["ArraySpec", "FunctionJob", "ItemsJob", "UfuncJob", "UfuncReductionJob", "claiming"]
+__all__ = ["RANKS", "ArraySpec", "FunctionJob", "ItemsJob", "UfuncJob", "UfuncReductionJob", "claiming"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +199,14 @@ class ItemsJob:
 
 
 #: Kinds of numbers, each of which holds those before it but for their size.
-_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
 
 def _checked_items(items: Any, dtype: np.dtype[Any]) -> Any:
     """What the function returned, unless `dtype` cannot hold its kind (too large a number NumPy itself refuses)."""
     found = np.array(items.tolist() if isinstance(items, np.ndarray) else items)
-    if found.dtype.kind in _RANKS and dtype.kind in _RANKS:
-        fits = _RANKS[found.dtype.kind] <= _RANKS[dtype.kind]
+    if found.dtype.kind in RANKS and dtype.kind in RANKS:
+        fits = RANKS[found.dtype.kind] <= RANKS[dtype.kind]
     else:
         text = dtype.kind in "SU"
         fits = np.can_cast(found.dtype, dtype, "same_kind") and (not text or found.itemsize <= dtype.itemsize)

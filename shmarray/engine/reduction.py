@@ -4,16 +4,20 @@ An array of any rank is seen as kept elements times reduced elements, both numbe
 each; chunk c covers kept range c % n and reduced range c // n. Its partials go to row c // n of an array (reduced
 ranges, kept elements).
 
-The block of numbers that a driver reads (64-bit words)::
+The block of numbers that a driver reads (64-bit words; `shmarray.engine.reduction_grid` makes it)::
 
     0    kept elements, kept a chunk, reduced elements, reduced a chunk
     4    address of the partials (C-contiguous)
     5    number of kept dimensions k, number of reduced dimensions r, address of the array
     8    extent and stride of each kept dimension, then of each reduced one; inner dimensions last
+    behind these: room for nine accumulators, in which a fold waits while the caller is back in Python
 
-Invariant: which elements are folded in which order depends on these numbers alone, and these (see `plan_reduction`) on
-shape, dtype and axis alone. So the bits of a result depend on no machine, setting, or number of workers.
-Importing this module imports numba.
+A fold may be slow, and Ctrl-C must not wait for a chunk of it: the caller looks at the clock every so many items
+(`shmarray.engine.pacing`), and may leave a chunk between any two of them.
+
+Invariant: which elements are folded in which order depends on these numbers alone, and these on shape, dtype and axis
+alone; not on where the caller left a chunk. So the bits of a result depend on no machine, setting, or number of
+workers. Importing this module imports numba.
 """
 
 from __future__ import annotations
@@ -32,17 +36,43 @@ from numba.np.numpy_support import as_dtype
 from shmarray import jit
 from shmarray.engine.calls import emit_call, resolve
 from shmarray.engine.loops import Row, emit_rows
-from shmarray.engine.memory import item_pointer, item_storer, kept_apart, read_word, reserve_words
+from shmarray.engine.memory import (
+    item_loader,
+    item_pointer,
+    item_storer,
+    kept_apart,
+    plain_integer,
+    read_word,
+    reserve_words,
+    write_word,
+)
+from shmarray.engine.pacing import MOST_ITEMS, TRIAL_ITEMS, next_pace
+from shmarray.engine.reduction_grid import STRIPES, STRIPES_FROM, fold_block, is_striped
 from shmarray.pool.atomics import copy_bytes, monotonic_ns
-from shmarray.pool.dispatch import claim, finish, over_budget
+from shmarray.pool.dispatch import claim_or_resume, finish, leave_half_way, over_budget, take_progress
 
-__all__ = ["make_column_driver", "make_gather", "make_row_driver", "offset_of"]
+__all__ = ["PLACE_WORDS", "locate", "make_column_driver", "make_gather", "make_row_driver", "offset_of"]
 
-# All three are part of what a result's bits depend on: changing them changes results.
-_BLOCK_ITEMS = 1024
-_BLOCK_NBYTES = 16 * 1024  # gathered blocks lie on the stack
-_STRIPES_FROM = 64  # a shorter block is folded straight
 _compiled = numba.njit(**jit.options())
+
+#: Words that `locate` fills: first kept element and the one behind the last, the same of the reduced ones, and where
+#: the row of partials begins.
+PLACE_WORDS = 5
+
+
+@_compiled
+def locate(block, place, index, partial_nbytes):  # type: ignore[no-untyped-def]
+    """Put down what chunk number `index` is about."""
+    kept_apart()
+    n_kept, kept_step = read_word(block, 0), read_word(block, 1)
+    n_reduced, reduced_step = read_word(block, 2), read_word(block, 3)
+    n_ranges = -(-n_kept // kept_step)
+    kept, reduced = index % n_ranges * kept_step, index // n_ranges * reduced_step
+    write_word(place, 0, kept)
+    write_word(place, 1, min(n_kept, kept + kept_step))
+    write_word(place, 2, reduced)
+    write_word(place, 3, min(n_reduced, reduced + reduced_step))
+    write_word(place, 4, read_word(block, 4) + index // n_ranges * n_kept * partial_nbytes)
 
 
 def make_row_driver(
@@ -56,73 +86,68 @@ def make_row_driver(
     where they do not lie along one row they are gathered first. Folds of whole numbers go straight on: there the
     compiler itself may reorder, and makes vector code of a plain loop where it can.
     """
-    fold_straight = _make_fold_straight(fold, item, accumulator)
-    step_in = _make_fold(fold, item, accumulator)
-    join = _make_combine(combine, accumulator)
-    start_of = _make_start(identity, accumulator)
-    store = item_storer(accumulator)
     acc_size, item_size = as_dtype(accumulator).itemsize, as_dtype(item).itemsize
-    striped = not isinstance(accumulator, types.Integer | types.Boolean)
-    block_items = max(1, min(_BLOCK_ITEMS, _BLOCK_NBYTES // max(1, item_size)))
-    reserve = reserve_words(-(-block_items * item_size // 8) if striped else 0)
+    striped = is_striped(as_dtype(accumulator))
+    fold_row, fold_part = _make_folds(fold, combine, identity, item, accumulator)
+    start_of = _make_start(identity, accumulator)
+    load, store = item_loader(accumulator), item_storer(accumulator)
+    block_items = fold_block(item_size)
+    reserve = reserve_words(PLACE_WORDS)
+    reserve_buffer = reserve_words(-(-block_items * item_size // 8) if striped else 0)
     gather = make_gather(item_size)
 
-    @_compiled
-    def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
-        if striped and n >= _STRIPES_FROM:
-            m = n // 8
-            stripe = m * step
-            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = start_of()
-            for _ in range(m):
-                a0 = step_in(a0, x)
-                a1 = step_in(a1, x + stripe)
-                a2 = step_in(a2, x + 2 * stripe)
-                a3 = step_in(a3, x + 3 * stripe)
-                a4 = step_in(a4, x + 4 * stripe)
-                a5 = step_in(a5, x + 5 * stripe)
-                a6 = step_in(a6, x + 6 * stripe)
-                a7 = step_in(a7, x + 7 * stripe)
-                x += step
-            left, right = join(join(a0, a1), join(a2, a3)), join(join(a4, a5), join(a6, a7))
-            acc = join(acc, join(left, right))
-            x += 7 * stripe
-            n -= 8 * m
-        return fold_straight(acc, x, step, n)
-
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
-        started = monotonic_ns()
-        n_kept, kept_step = read_word(block, 0), read_word(block, 1)
-        n_reduced, reduced_step = read_word(block, 2), read_word(block, 3)
+        started = looked = monotonic_ns()
         n_kept_dims, n_reduced_dims, array = read_word(block, 5), read_word(block, 6), read_word(block, 7)
-        n_ranges = -(-n_kept // kept_step)
         reduced_dims = block + 8 * (8 + 2 * n_kept_dims)
         row_extent = read_word(reduced_dims, 2 * (n_reduced_dims - 1))
         row_stride = read_word(reduced_dims, 2 * (n_reduced_dims - 1) + 1)
-        buffer = reserve()
+        state = reduced_dims + 16 * n_reduced_dims
+        place, buffer = reserve(), reserve_buffer()
+        pace, since, late = (TRIAL_ITEMS if budget_ns > 0 else MOST_ITEMS), 0, False
         while True:
-            index = claim(page, lane)
+            index = claim_or_resume(page, lane)
             if index < 0:
                 return 0
-            kept_first = index % n_ranges * kept_step
-            kept_stop = min(n_kept, kept_first + kept_step)
-            reduced_first = index // n_ranges * reduced_step
-            reduced_stop = min(n_reduced, reduced_first + reduced_step)
-            partials = read_word(block, 4) + index // n_ranges * n_kept * acc_size
-            for kept in range(kept_first, kept_stop):
+            locate(block, place, index, plain_integer(acc_size))
+            kept_first, kept_stop, partials = read_word(place, 0), read_word(place, 1), read_word(place, 4)
+            first, stop = read_word(place, 2), read_word(place, 3)
+            done = take_progress(page, lane)
+            kept, here = kept_first + done // (stop - first), first + done % (stop - first)
+            acc = start_of() if here == first else load(state)
+            while kept < kept_stop:
                 start = array + offset_of(block + 64, n_kept_dims, kept)
-                acc = start_of()
-                here = reduced_first
-                while here < reduced_stop:
-                    in_row = row_extent - here % row_extent
-                    n = min(block_items if striped else in_row, reduced_stop - here)
-                    if n <= in_row:
-                        x = start + offset_of(reduced_dims, n_reduced_dims, here)
-                        acc = fold_row(x, row_stride, n, acc)
+                while here < stop:
+                    at = (here - first) % block_items if striped else 0
+                    begin = here - at
+                    in_row = row_extent - begin % row_extent
+                    n = min(block_items if striped else in_row, stop - begin)
+                    x, step = start + offset_of(reduced_dims, n_reduced_dims, begin), row_stride
+                    if n > in_row:
+                        gather(buffer, start, reduced_dims, n_reduced_dims, begin, n)
+                        x, step = buffer, item_size
+                    part = min(n - at, pace - since)
+                    if part == n:
+                        acc = fold_row(x, step, n, acc)
                     else:
-                        gather(buffer, start, reduced_dims, n_reduced_dims, here, n)
-                        acc = fold_row(buffer, item_size, n, acc)
-                    here += n
+                        store(state, acc)
+                        fold_part(state, x, step, n, at, at + part)
+                        acc = load(state)
+                    here += part
+                    since += part
+                    if since == pace and budget_ns > 0:
+                        now = monotonic_ns()
+                        pace, since, looked = next_pace(pace, now - looked), 0, now
+                        late = now - started > budget_ns
+                        if late and here < stop:
+                            store(state, acc)
+                            leave_half_way(page, (kept - kept_first) * (stop - first) + here - first)
+                            return 1
                 store(partials + kept * acc_size, acc)
+                kept, here, acc = kept + 1, first, start_of()
+                if late and kept < kept_stop:
+                    leave_half_way(page, (kept - kept_first) * (stop - first))
+                    return 1
             finish(page, lane, index)
             if over_budget(started, budget_ns):
                 return 1
@@ -138,36 +163,50 @@ def make_column_driver(
     fold_columns = _make_fold_columns(fold, item, accumulator)
     start_of = _make_start(identity, accumulator)
     acc_size = as_dtype(accumulator).itemsize
+    reserve = reserve_words(PLACE_WORDS)
 
     def driver(page, block, lane, budget_ns):  # type: ignore[no-untyped-def]
-        started = monotonic_ns()
-        n_kept, kept_step = read_word(block, 0), read_word(block, 1)
-        n_reduced, reduced_step = read_word(block, 2), read_word(block, 3)
+        started = looked = monotonic_ns()
         n_kept_dims, n_reduced_dims, array = read_word(block, 5), read_word(block, 6), read_word(block, 7)
-        n_ranges = -(-n_kept // kept_step)
         reduced_dims = block + 8 * (8 + 2 * n_kept_dims)
         row_extent = read_word(block, 8 + 2 * (n_kept_dims - 1))
         row_stride = read_word(block, 8 + 2 * (n_kept_dims - 1) + 1)
+        place = reserve()
+        pace, since = (TRIAL_ITEMS if budget_ns > 0 else MOST_ITEMS), 0
         while True:
-            index = claim(page, lane)
+            index = claim_or_resume(page, lane)
             if index < 0:
                 return 0
-            kept_first = index % n_ranges * kept_step
-            kept_stop = min(n_kept, kept_first + kept_step)
-            reduced_first = index // n_ranges * reduced_step
-            reduced_stop = min(n_reduced, reduced_first + reduced_step)
-            partials = read_word(block, 4) + index // n_ranges * n_kept * acc_size
-            kept = kept_first
+            locate(block, place, index, plain_integer(acc_size))
+            kept, kept_stop, partials = read_word(place, 0), read_word(place, 1), read_word(place, 4)
+            first, stop = read_word(place, 2), read_word(place, 3)
+            done = take_progress(page, lane)
+            ahead = done  # what of that lies in the stretch at hand and behind it
             while kept < kept_stop:  # a stretch within one row of the last kept dimension
                 column = kept % row_extent
                 n = min(row_extent - column, kept_stop - kept)
                 start = array + offset_of(block + 64, n_kept_dims - 1, kept // row_extent) + column * row_stride
                 accs = partials + kept * acc_size
-                for j in range(n):
-                    store(accs + j * acc_size, start_of())
-                for reduced in range(reduced_first, reduced_stop):
+                if ahead == 0:
+                    for j in range(n):
+                        store(accs + j * acc_size, start_of())
+                reduced, at = min(stop, first + ahead // n), ahead % n
+                ahead = max(0, ahead - n * (stop - first))
+                while reduced < stop:
                     x = start + offset_of(reduced_dims, n_reduced_dims, reduced)
-                    fold_columns(accs, x, row_stride, n)
+                    while at < n:
+                        part = min(n - at, pace - since)
+                        fold_columns(accs + at * acc_size, x + at * row_stride, row_stride, part)
+                        at += part
+                        done += part
+                        since += part
+                        if since == pace and budget_ns > 0:
+                            now = monotonic_ns()
+                            pace, since, looked = next_pace(pace, now - looked), 0, now
+                            if now - started > budget_ns and (at < n or reduced + 1 < stop or kept + n < kept_stop):
+                                leave_half_way(page, done)
+                                return 1
+                    reduced, at = reduced + 1, 0
                 kept += n
             finish(page, lane, index)
             if over_budget(started, budget_ns):
@@ -207,6 +246,69 @@ def make_gather(item_size: int) -> Any:
             done += run
 
     return gather
+
+
+def _make_folds(fold: Any, combine: Any, identity: Any, item: types.Type, accumulator: types.Type) -> tuple[Any, Any]:
+    """Two compiled functions that fold a block of items: at one go, and some of it at a time.
+
+    `fold_row(address, step, n, accumulator)` gives the accumulator with all of it. `fold_part(state, address, step, n,
+    first, last)` takes items `first` to `last` in the order in which the other one does, the accumulator and those of
+    the stripes waiting at `state`: so both come to the same bits.
+    """
+    striped = is_striped(as_dtype(accumulator))
+    size = as_dtype(accumulator).itemsize
+    fold_straight = _make_fold_straight(fold, item, accumulator)
+    step_in = _make_fold(fold, item, accumulator)
+    join = _make_combine(combine, accumulator)
+    start_of = _make_start(identity, accumulator)
+    load, store = item_loader(accumulator), item_storer(accumulator)
+
+    @_compiled
+    def joined(acc, a0, a1, a2, a3, a4, a5, a6, a7):  # type: ignore[no-untyped-def]
+        left, right = join(join(a0, a1), join(a2, a3)), join(join(a4, a5), join(a6, a7))
+        return join(acc, join(left, right))
+
+    @_compiled
+    def fold_row(x, step, n, acc):  # type: ignore[no-untyped-def]
+        if striped and n >= STRIPES_FROM:
+            m = n // STRIPES
+            stripe = m * step
+            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = start_of()
+            for _ in range(m):
+                a0 = step_in(a0, x)
+                a1 = step_in(a1, x + stripe)
+                a2 = step_in(a2, x + 2 * stripe)
+                a3 = step_in(a3, x + 3 * stripe)
+                a4 = step_in(a4, x + 4 * stripe)
+                a5 = step_in(a5, x + 5 * stripe)
+                a6 = step_in(a6, x + 6 * stripe)
+                a7 = step_in(a7, x + 7 * stripe)
+                x += step
+            acc = joined(acc, a0, a1, a2, a3, a4, a5, a6, a7)
+            x += 7 * stripe
+            n -= STRIPES * m
+        return fold_straight(acc, x, step, n)
+
+    @_compiled
+    def fold_part(state, x, step, n, first, last):  # type: ignore[no-untyped-def]
+        kept_apart()
+        acc = load(state)
+        m = n // STRIPES if striped and n >= STRIPES_FROM else 0
+        if striped:
+            for at in range(first, min(last, STRIPES * m)):
+                turn, stripe = at // STRIPES, at % STRIPES
+                own = state + (1 + stripe) * size
+                before = start_of() if turn == 0 else load(own)
+                store(own, step_in(before, x + (stripe * m + turn) * step))
+                if at == STRIPES * m - 1:
+                    a0, a1 = load(state + size), load(state + 2 * size)
+                    a2, a3 = load(state + 3 * size), load(state + 4 * size)
+                    a4, a5, a6 = load(state + 5 * size), load(state + 6 * size), load(state + 7 * size)
+                    acc = joined(acc, a0, a1, a2, a3, a4, a5, a6, load(own))
+        begin = max(first, STRIPES * m)
+        store(state, fold_straight(acc, x + begin * step, step, max(0, last - begin)))
+
+    return fold_row, fold_part
 
 
 def _make_fold(fold: Any, item: types.Type, accumulator: types.Type) -> Any:

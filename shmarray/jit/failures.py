@@ -74,4 +74,34 @@ def _reason(text: str) -> str:
     if reason.endswith(":") and len(kept) > 1:  # "No implementation of function ... found for signature:"
         reason = f"{reason} {kept[1].removeprefix('>>>').strip()}"
     reason = re.sub(r"[.\s]*Raised from .*", "", reason)
-    return _CALLED.sub(r"\1", reason).rstrip(".")
+    return _plain(_CALLED.sub(r"\1", reason).rstrip("."))
+
+
+#: numba's names of types, and what an author calls them.
+_TYPE_NAMES = (
+    (re.compile(r"Literal\[str\]\([^()]*(?:\([^()]*\)[^()]*)*\)|unicode_type|\[unichr x \d+\]"), "text"),
+    (re.compile(r"Literal\[(\w+)\]\(([^()]*)\)"), r"\1 \2"),
+    (re.compile(r"OptionalType\(([^()]*)\)"), r"\1 or None"),
+    (re.compile(r"\bnone\b"), "None"),
+    (re.compile(r"(?:readonly )?array\((\w+), (\d+)d, \w\)"), r"array of \1 (\2-d)"),
+    (re.compile(r"UniTuple\((\w+) x (\d+)\)"), r"tuple of \2 \1"),
+)
+_UNIFY_RETURNED = re.compile(r"Can't unify return type from the following types: (.*)")
+_UNIFY_VARIABLE = re.compile(r"Cannot unify (.*) and (.*) for '([\w$]+)(?:\.\d+)?', defined at .*")
+_NO_IMPLEMENTATION = re.compile(r"No implementation of function [\w.]+ found for signature: (.*)")
+
+
+def _plain(reason: str) -> str:
+    """The same without numba's manner of speaking, where it is known."""
+    for name, word in _TYPE_NAMES:
+        reason = name.sub(word, reason)
+    for pattern, replacement in (
+        (
+            _UNIFY_RETURNED,
+            r"it returns different kinds of values on different paths (\1): return one kind",
+        ),
+        (_UNIFY_VARIABLE, r"\3 is of different kinds on different paths (\1, \2): give it one kind"),
+        (_NO_IMPLEMENTATION, r"numba has no \1"),
+    ):
+        reason = pattern.sub(replacement, reason)
+    return reason

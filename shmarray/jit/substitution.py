@@ -12,6 +12,7 @@ Invariant: a substitution never changes a type. A substitute that would give ano
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 import types as python_types
@@ -19,6 +20,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.core import errors, ir, ir_utils
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -231,7 +233,11 @@ class _SubstituteMath(FunctionPass):  # type: ignore[misc]
                         # Its import, here for the first time perhaps, registers overloads.
                         state.typingctx.refresh()
                         state.targetctx.refresh()
-                    replaced = _replace(call, _lookup(table, called[0]), called[1], block.scope, state)
+                    replaced = None
+                    for substitute, kinds in _candidates(table, *called, state):
+                        replaced = _replace(call, substitute, called[1], kinds, block.scope, state)
+                        if replaced is not None:
+                            break
                     if replaced is not None:
                         body.append(replaced[0])
                         statement.value = replaced[1]
@@ -257,13 +263,44 @@ def _called(call: Any, typemap: Mapping[str, Any]) -> tuple[Any, list[Any]] | No
     else:
         return None
     kinds = [types.unliteral(typemap[argument.name]) for argument in arguments]
-    if call.op == "call":
-        real = all(isinstance(kind, types.Integer | types.Boolean) or kind in _REAL for kind in kinds)
-    else:
-        # `x ** n` with a whole n is numba's own (exact) business.
-        real = all(kind in _REAL for kind in kinds)
+    real = all(isinstance(kind, types.Integer | types.Boolean) or kind in _REAL for kind in kinds)
+    if key in _POWERS:
+        # A power of two integers is an integer: numba's own (exact) business.
+        real = real and any(kind in _REAL for kind in kinds)
     return (key, arguments) if real and arguments else None
 
+
+def _candidates(
+    table: Mapping[Any, Any], key: Any, arguments: list[Any], state: Any
+) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """What may stand in for a call, the best first, each with the types of its arguments."""
+    substitute = _lookup(table, key)
+    if substitute is None:
+        return
+    kinds = [state.typemap[argument.name] for argument in arguments]
+    if key in _POWERS or key in (np.power, np.float_power, math.pow):
+        exponent = _exponent(arguments[1], kinds[1], state.func_ir)
+        if exponent in _EXACT_POWERS:
+            return
+        if isinstance(kinds[1], types.IntegerLiteral) and types.unliteral(kinds[0]) in _REAL:
+            from shmarray.kernels.math import LONGEST, whole_power
+
+            if abs(kinds[1].literal_value) <= LONGEST:
+                yield whole_power, (types.unliteral(kinds[0]), kinds[1])
+    yield substitute, tuple(types.unliteral(kind) for kind in kinds)
+
+
+def _exponent(argument: Any, kind: Any, function_ir: Any) -> Any:
+    """The value of an exponent that the code names, else None."""
+    if isinstance(kind, types.IntegerLiteral):
+        return kind.literal_value
+    return ir_utils.guard(ir_utils.find_const, function_ir, argument)
+
+
+_POWERS = (operator.pow, pow)
+
+#: Exponents for which LLVM puts one correctly rounded instruction: a product, a quotient, a root.
+_EXACT_POWERS = (0, 1, 2, -1, 0.5)
 
 _REAL = (types.float32, types.float64)
 
@@ -276,17 +313,14 @@ def _lookup(table: Mapping[Any, Any], key: Any) -> Any:
 
 
 def _replace(
-    call: Any, substitute: Any, arguments: list[Any], scope: Any, state: Any
+    call: Any, substitute: Any, arguments: list[Any], kinds: tuple[Any, ...], scope: Any, state: Any
 ) -> tuple[Any, Any] | None:
     """The assignment that names the substitute, and the call of it; None to leave the call as it is."""
-    if substitute is None:
-        return None
     before = state.calltypes[call]
     if before.return_type not in _REAL:
         return None
-    kinds = [types.unliteral(state.typemap[argument.name]) for argument in arguments]
     function = state.typingctx.resolve_value_type(substitute)
-    after = state.typingctx.resolve_function_type(function, tuple(kinds), {})
+    after = state.typingctx.resolve_function_type(function, kinds, {})
     if after is None or after.return_type != before.return_type:
         return None
     variable = ir.Var(scope, ir_utils.mk_unique_var("$substitute"), call.loc)

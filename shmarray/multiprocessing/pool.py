@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import pool as _standard
 from multiprocessing import util
 from multiprocessing.pool import ThreadPool
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from shmarray.configuration import config
@@ -85,6 +86,9 @@ class Pool(_standard.Pool):
             context = default_context.get_context()
         if processes is None:
             processes = os.cpu_count() or 1
+        given: Any = processes
+        if not isinstance(given, Integral):
+            raise TypeError(f"processes must be a positive integer, or None for one a core; got {processes!r}")
         if processes < 1:
             raise ValueError(f"Number of processes must be at least 1; got {processes!r}")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):

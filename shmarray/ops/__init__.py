@@ -16,6 +16,7 @@ from shmarray.ops.filters import (
 )
 from shmarray.ops.gradient import gradient
 from shmarray.ops.histograms import Groups, group_by
+from shmarray.ops.kernel import Kernel
 from shmarray.ops.reduction import reduction
 from shmarray.ops.rolling import rolling_max, rolling_mean, rolling_min, rolling_std, rolling_sum
 from shmarray.ops.searching import TopK, topk
@@ -24,6 +25,7 @@ from shmarray.ops.stencil import stencil
 __all__ = [
     "ChunkInfo",
     "Groups",
+    "Kernel",
     "TopK",
     "chunkwise",
     "convolve",

@@ -75,7 +75,12 @@ def as_scalar_or_array(args: Sequence[Any], *, name: str) -> list[Array | np.gen
             dtype = np.result_type(type(arg)) if common is None else np.result_type(common, arg)
             if common is not None and common.kind not in "biufc":
                 dtype = np.asarray(arg).dtype
-            values.append(dtype.type(arg))
+            try:
+                values.append(dtype.type(arg))
+            except OverflowError:
+                raise OverflowError(
+                    f"{name}: argument {position} is {arg}, which is too large for {dtype}; pass it as a float"
+                ) from None
             continue
         array = np.asarray(arg)
         if array.dtype.hasobject:
@@ -166,8 +171,10 @@ def _is_private(value: Any) -> bool:
     return segment is None or segment.mode == "c"
 
 
-def by_value(function: Callable[..., Any]) -> bytes:
+def by_value(function: Any, of: Callable[..., Any] | None = None) -> bytes:
     """A function as bytes that need no import of the user's script (lambdas, closures, notebooks).
+
+    What holds a function (`of`) goes in the same way.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def by_value(function: Callable[..., Any]) -> bytes:
     try:
         return cloudpickle.dumps(function)  # type: ignore[no-any-return]
     except Exception as error:
-        name = getattr(function, "__name__", "function")
+        name = getattr(of or function, "__name__", "function")
         raise TypeError(
             f"{name} cannot be sent to the workers: {error}. Pass what it needs as arguments instead"
         ) from error

@@ -1,6 +1,6 @@
 """Where in the range of an array's values do its items lie? The common first steps of sorting and selecting.
 
-See `shmarray.kernels.sorting`: items become unsigned keys, the range of keys is cut into cells, and each task of a
+See `shmarray.kernels.keys`: items become unsigned keys, the range of keys is cut into cells, and each task of a
 fixed number of items counts how many of its own are in each.
 """
 
@@ -14,7 +14,7 @@ from shmarray.ops.steps import Array, run_step, scratch
 
 __all__ = ["FLOAT", "FLOAT_EQUAL_ZEROS", "Cells", "code_of", "words_of"]
 
-# As in `shmarray.kernels.sorting`, which brings numba with it.
+# As in `shmarray.kernels.keys`, which brings numba with it.
 UNSIGNED, SIGNED, FLOAT, FLOAT_EQUAL_ZEROS = range(4)
 
 #: Cells that the range of keys is cut into; more where a cell of a large array would be more than a cache holds.
@@ -76,12 +76,12 @@ class Cells:
         step = max(_TASK_ITEMS, -(-n // _MOST_TASKS))
         n_tasks = -(-n // step)
         bounds = scratch((n_tasks, 3), np.uint64, like=array)
-        run_step("sorting.key_bounds", [words, code, step, bounds], n_tasks)
+        run_step("keys.key_bounds", [words, code, step, bounds], n_tasks)
         low, high = int(bounds[:, 0].min()), int(bounds[:, 1].max())
         bits = _MANY_CELL_BITS if n > _MANY_ITEMS else _CELL_BITS
         shift = max(0, max(0, high - low).bit_length() - bits)
         counts = scratch((n_tasks, 1 << bits), np.int32, like=array)
-        run_step("sorting.count_cells", [words, code, signed(low), shift, step, counts], n_tasks)
+        run_step("keys.count_cells", [words, code, signed(low), shift, step, counts], n_tasks)
         return cls(words, code, low, shift, step, n_tasks, int(bounds[:, 2].sum()), counts)
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from shmarray import jit as compiler
-from shmarray import registry
 from shmarray.array import SharedArray
 from shmarray.chunks import ChunkGrid
 from shmarray.engine import (
-    FirstItemJob,
     Options,
     Plan,
     check_output,
     default_chunks,
+    item_dtypes,
     plan_elementwise,
-    plan_first_item,
     plan_items,
     run,
     run_crash_safe,
@@ -30,14 +29,14 @@ from shmarray.ops.arguments import (
     broadcast_shape,
     by_value,
     chunks_for,
-    plain_function,
     positional_arity,
     reachable,
     reachable_if_large,
 )
+from shmarray.ops.kernel import Kernel
 from shmarray.ops.plans import PlanMemory
+from shmarray.ops.questions import ask, first_item
 from shmarray.ops.results import new_result
-from shmarray.pool import new_number
 
 __all__ = ["Elementwise", "elementwise"]
 
@@ -46,24 +45,14 @@ Array = np.ndarray[Any, Any]
 Signature = tuple[tuple[np.dtype[Any], bool], ...]
 
 
-class Elementwise:
+class Elementwise(Kernel):
     """A kernel made of a scalar function; made by :func:`elementwise`."""
 
     def __init__(self, function: Callable[..., Any], *, jit: bool, precise: bool, debug: bool) -> None:
-        self.__wrapped__ = plain_function(function, decorator="elementwise", jit=jit)
-        self.__name__ = getattr(function, "__name__", "kernel")
-        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
+        super().__init__(function, "elementwise", jit=jit, precise=precise, debug=debug)
         self._arity = positional_arity(function)
-        self._jit, self._precise, self._debug = jit, precise, debug
-        self._scalar: Any = None
         self._results: dict[Signature, tuple[np.dtype[Any], ...]] = {}
-        self._kernels: dict[Any, tuple[int, Any]] = {}
         self._plans = PlanMemory()
-
-    def __repr__(self) -> str:
-        return f"<elementwise kernel {self.__name__}>"
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
         if not options:
@@ -71,12 +60,11 @@ class Elementwise:
             if plan is not None:
                 run(plan)
                 return out
-        return self._call(args, out, Options.of(self.__name__, options))
+        return self._call(args, out, self._options(options))
 
     def _call(self, args: tuple[Any, ...], out: Any, options: Options) -> Any:
         name = self.__name__
-        if len(args) != self._arity:
-            raise TypeError(f"{name} takes {self._arity} arguments; got {len(args)}")
+        self._check_arity(len(args), self._arity)
         inputs = as_scalar_or_array(args, name=name)
         arrays = [value for value in inputs if isinstance(value, np.ndarray)]
         shape = broadcast_shape([value.shape for value in arrays], name=name)
@@ -147,51 +135,40 @@ class Elementwise:
     def _infer(self, signature: Signature) -> tuple[np.dtype[Any], ...]:
         from numba import types
 
-        from shmarray.ops.item_types import dtype_of, item_type
+        from shmarray.ops.item_types import dtype_of, item_type, wrong_result
 
-        name = self.__name__
-        result = compiler.return_type(self._function(), [item_type(dtype, name=name) for dtype, _ in signature])
+        name, expected = self.__name__, "a number, or a tuple of numbers, for each item"
+        result = compiler.return_type(self._compiled(), [item_type(dtype, name=name) for dtype, _ in signature])
         kinds = tuple(result) if isinstance(result, types.BaseTuple) else (result,)
-        if not kinds or any(isinstance(kind, types.NoneType) for kind in kinds):
-            raise TypeError(f"{name} must return a value, or a tuple of values, for each item; it returns {result}")
-        return tuple(dtype_of(kind, name=name) for kind in kinds)
+        if not kinds:
+            raise wrong_result(result, name=name, expected=expected)
+        if any(isinstance(kind, types.Array) for kind in kinds):
+            expected += " (functions of whole arrays are for shmarray.chunkwise)"
+        return tuple(dtype_of(kind, name=name, expected=expected) for kind in kinds)
 
     def _try_out(self, inputs: Sequence[Any], options: Options) -> tuple[np.dtype[Any], ...]:
         """The dtypes of plain Python's results, from the first items (ones where there is none)."""
-        items = [
-            np.array([value.flat[0]] if isinstance(value, np.ndarray) and value.size else [value.dtype.type(1)])
-            if isinstance(value, np.ndarray)
-            else np.array([value])
-            for value in inputs
-        ]
-        scratch = np.asarray(registry.create(FirstItemJob.scratch_nbytes, np.dtype(np.uint8)))
-        run(plan_first_item(self.__name__, by_value(self.__wrapped__), items, scratch, 1), options)
-        return FirstItemJob.read(scratch)
+        # As Python's own numbers, which is what the function gets of all the others.
+        items = [np.asarray(first_item(value)).astype(object)[()] for value in inputs]
+        question = partial(item_dtypes, self.__wrapped__, items)
+        dtypes: tuple[np.dtype[Any], ...] = ask(self.__name__, self.__wrapped__, question, options)
+        if not dtypes or any(dtype.hasobject for dtype in dtypes):
+            raise TypeError(
+                f"{self.__name__} must return a number, or a tuple of numbers, for each item; it returns nothing "
+                "(None), or what no array holds"
+            )
+        return dtypes
 
     def _kernel(self, signature: Signature, outputs: tuple[np.dtype[Any], ...]) -> tuple[int, Any]:
-        kernel = self._kernels.get((signature, outputs))
-        if kernel is None:
+        def driver() -> Any:
+            from numba.np.numpy_support import from_dtype
 
-            def driver() -> Any:
-                from numba.np.numpy_support import from_dtype
+            from shmarray.engine.elementwise import make_driver
 
-                from shmarray.engine.elementwise import make_driver
+            inputs = [(from_dtype(dtype), constant) for dtype, constant in signature]
+            return make_driver(self._compiled(), inputs, [from_dtype(dtype) for dtype in outputs])
 
-                inputs = [(from_dtype(dtype), constant) for dtype, constant in signature]
-                return make_driver(self._function(), inputs, [from_dtype(dtype) for dtype in outputs])
-
-            key = ("elementwise", self._key(), signature, outputs)
-            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
-            kernel = self._kernels[signature, outputs] = (new_number(), code)
-        return kernel
-
-    def _key(self) -> Any:
-        return (compiler.fingerprint(self.__wrapped__), self._precise, self._debug)
-
-    def _function(self) -> Any:
-        if self._scalar is None:
-            self._scalar = compiler.scalar(self.__wrapped__, precise=self._precise, debug=self._debug)
-        return self._scalar
+        return self._code("elementwise", (signature, outputs), driver)
 
 
 def elementwise(
@@ -216,11 +193,14 @@ def elementwise(
 
     Returns
     -------
-    callable
-        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`. `out` is a
-        SharedArray (a tuple of them for several results); it may be an argument itself (in place) but must not overlap
-        one otherwise. With `crash_safe=True` each chunk of `out` is computed once or not at all, whatever dies
-        (docs/reliability_exactly_once.md).
+    Kernel
+        Called as `kernel(*arrays, out=None, **keywords)`; see `help(shmarray.Kernel)` for the keywords and the errors.
+        Plain arrays are copied in; scalars are one value for all items. `out` may be an argument itself (in place).
+
+    Raises
+    ------
+    TypeError
+        When it is no function of a fixed number of arguments.
 
     Examples
     --------

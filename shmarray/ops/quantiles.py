@@ -1,17 +1,20 @@
-"""`np.median`, `quantile` and `percentile` over all of a large SharedArray, without sorting it.
+"""`np.median`, `quantile`, `percentile` and their nan variants of large SharedArrays, without sorting them.
 
-Counting tells in which narrow range of values (a cell, see `shmarray.ops.cells`) the item of each rank lies; the items
-of these cells are collected, and sorted. What is made of the items is NumPy's own arithmetic.
+Over all of an array, counting tells in which narrow range of values (a cell, see `shmarray.ops.cells`) the item of each
+rank lies; the items of these cells are collected, and sorted. Along an axis every row is one task's, which does the
+same for itself (`shmarray.kernels.selection.items_of_rows`). What is made of the items is NumPy's own arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from shmarray.array import implements
+from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
 from shmarray.ops.cells import Cells, code_of, signed, words_of
 from shmarray.ops.results import new_result
@@ -22,25 +25,29 @@ __all__ = ["items_of_rank"]
 #: Collected items that are sorted at once; a larger collection is narrowed down again.
 _SORTED_ITEMS = 1 << 20
 
+#: Rows up to this length are one task's; longer ones go across the workers one after another.
+_ROW_ITEMS = 1 << 18
 
-def items_of_rank(array: Array, ranks: Sequence[int]) -> tuple[Array, int]:
+
+def items_of_rank(array: Array, ranks: Sequence[int] | Callable[[int], Sequence[int]]) -> tuple[Array, int]:
     """The items that stand at some places of the sorted array, and how many items are nan.
 
     Parameters
     ----------
     array : (n,) array
         Of 32- or 64-bit numbers; a plain view.
-    ranks : sequence of int
-        From 0 to n - 1, in any order; nans have the last ones.
+    ranks : sequence of int, or callable
+        From 0 to n - 1, in any order; nans have the last ones. Or what gives them for the number of nans.
     """
     code = code_of(array.dtype)
     assert code is not None
     cells = Cells.of(array, code)
+    wanted = ranks(cells.nans) if callable(ranks) else ranks
     before = np.concatenate([[0], np.cumsum(cells.counts.sum(axis=0, dtype=np.int64))])
-    places = np.searchsorted(before, np.asarray(ranks), side="right") - 1
+    places = np.searchsorted(before, np.asarray(wanted), side="right") - 1
     found: dict[int, Any] = {}
     for cell in np.unique(places):
-        here = [rank for rank, place in zip(ranks, places, strict=True) if place == cell]
+        here = [rank for rank, place in zip(wanted, places, strict=True) if place == cell]
         collected = _collect(array, cells, int(cell))
         inside = [rank - int(before[cell]) for rank in here]
         if len(collected) <= _SORTED_ITEMS or cells.shift == 0 or len(collected) == len(array):
@@ -49,7 +56,7 @@ def items_of_rank(array: Array, ranks: Sequence[int]) -> tuple[Array, int]:
         else:
             values = items_of_rank(collected, inside)[0]
         found.update(zip(here, values, strict=True))
-    return np.array([found[rank] for rank in ranks], array.dtype), cells.nans
+    return np.array([found[rank] for rank in wanted], array.dtype), cells.nans
 
 
 def _collect(array: Array, cells: Cells, cell: int) -> Array:
@@ -61,86 +68,188 @@ def _collect(array: Array, cells: Cells, cell: int) -> Array:
     wanted[cell] = 1
     out = scratch(max(1, int(counts.sum())), array.dtype, like=array)
     run_step(
-        "sorting.collect",
+        "keys.collect",
         [cells.words, cells.code, signed(cells.low), cells.shift, cells.step, wanted, starts, words_of(out)],
         cells.n_tasks,
     )
     return out
 
 
-def _flat(a: Any, axis: Any) -> Array | None:
-    """The array as one row; None where NumPy is to do it."""
-    if not isinstance(a, np.ndarray) or code_of(a.dtype) is None or a.nbytes < config.parallel_nbytes:
-        return None
-    if (axis is not None and (a.ndim != 1 or axis not in (0, -1))) or not a.flags.c_contiguous:
-        return None
-    return plain(a).reshape(-1)
+# --- rows, and what NumPy makes of their items --------------------------------------------------------------
 
 
-@implements(np.median)
-def _median(a: Any, axis: Any = None, out: Any = None, overwrite_input: Any = False, keepdims: Any = False) -> Any:
-    x = _flat(a, axis)
-    if x is None or out is not None or keepdims:
+class _Call:
+    """What NumPy was asked for, as rows of which every one gives some values.
+
+    Attributes
+    ----------
+    rows : (n_rows, n) array
+        C-contiguous; a plain view, or a copy where the axes do not lie so.
+    """
+
+    def __init__(self, array: Any, axis: Any, keepdims: Any) -> None:
+        self.keepdims = keepdims is not np._NoValue and bool(keepdims)
+        n_dims = array.ndim
+        self.axes = normalize_axis_tuple(range(n_dims) if axis is None else axis, n_dims)
+        kept = [d for d in range(n_dims) if d not in self.axes]
+        self.shape = tuple(
+            1 if d in self.axes else extent
+            for d, extent in enumerate(array.shape)
+            if self.keepdims or d not in self.axes
+        )
+        data = plain(array).transpose(*kept, *sorted(self.axes))
+        if not data.flags.c_contiguous:
+            copy = scratch(data.shape, data.dtype, like=data)
+            copy_parallel(copy, data)
+            data = copy
+        n_rows = int(np.prod([array.shape[d] for d in kept], dtype=np.int64))
+        self.rows = data.reshape(n_rows, -1)
+
+    @classmethod
+    def of(cls, array: Any, axis: Any, out: Any, keepdims: Any) -> _Call | None:
+        """None where NumPy is to do it."""
+        if not isinstance(array, np.ndarray) or array.nbytes < config.parallel_nbytes or out is not None:
+            return None
+        if code_of(array.dtype) is None or array.ndim == 0:
+            return None
+        return cls(array, axis, keepdims)
+
+    def items(self, shares: Array, *, skips_nan: bool) -> tuple[Array, Array]:
+        """The items of each row between which its quantiles lie, lower ones and upper ones, and how many are no nan.
+
+        Returns
+        -------
+        (2, n_rows, shares) array, (n_rows,) array of int64
+        """
+        rows = self.rows
+        n_rows, n = rows.shape
+        if n > _ROW_ITEMS:
+            return self._items_of_long_rows(shares, skips_nan=skips_nan)
+        of_rows = scratch((n_rows, 2, len(shares)), rows.dtype, like=rows)
+        counts = scratch(n_rows, np.int64, like=rows)
+        shared = scratch(len(shares), np.float64, like=rows)
+        shared[:] = shares
+        step = max(1, (1 << 17) // n)
+        code = code_of(rows.dtype)
+        assert code is not None
+        words, found = words_of(rows.reshape(-1)), words_of(of_rows.reshape(-1))
+        run_step(
+            "selection.items_of_rows",
+            [words, code, n_rows, step, shared, int(skips_nan), found, counts],
+            -(-n_rows // step),
+        )
+        return of_rows.transpose(1, 0, 2), counts
+
+    def _items_of_long_rows(self, shares: Array, *, skips_nan: bool) -> tuple[Array, Array]:
+        n_rows, n = self.rows.shape
+        items = np.empty((2, n_rows, len(shares)), self.rows.dtype)
+        counts = np.empty(n_rows, np.int64)
+
+        def ranks(nans: int) -> list[int]:
+            lower, upper, _ = _places(n - nans if skips_nan and nans < n else n, shares)
+            return [*lower.tolist(), *upper.tolist()]
+
+        for row, values in enumerate(self.rows):
+            found, nans = items_of_rank(values, ranks)
+            items[:, row] = found.reshape(2, -1)
+            counts[row] = n - nans
+        return items, counts
+
+    def shaped(self, values: Array, before: tuple[int, ...]) -> Any:
+        """Values of shape (quantiles, rows) as NumPy returns them: quantiles first, in their own shape."""
+        shape = (*before, *self.shape)
+        if not shape:
+            return values.reshape(-1)[0]
+        result = new_result(shape, values.dtype)
+        plain(result)[...] = values.reshape(shape)
+        return result
+
+
+def _places(m: int, shares: Array) -> tuple[Array, Array, Array]:
+    """Of m items, the lower and the upper one of each quantile, and how far it is between them."""
+    places = (m - 1) * shares
+    lower = np.minimum(np.floor(places).astype(np.int64), m - 1)
+    between = np.where(places >= m - 1, 0, places - np.floor(places)).astype(places.dtype)
+    return lower, np.minimum(lower + 1, m - 1), between
+
+
+def _median_by_rows(array: Any, axis: Any, out: Any, keepdims: Any, *, skips_nan: bool) -> Any:
+    call = _Call.of(array, axis, out, keepdims)
+    if call is None or not call.rows.size:
         return NotImplemented
-    middle = x.size // 2
-    items, nans = items_of_rank(x, [middle] if x.size % 2 else [middle - 1, middle])
-    return x.dtype.type(np.nan) if nans else np.mean(items)
+    items, counts = call.items(np.array([0.5]), skips_nan=skips_nan)
+    n = call.rows.shape[1]
+    if skips_nan and not counts.all():
+        return NotImplemented  # NumPy warns
+    m = counts if skips_nan else np.full(len(counts), n)
+    # The mean of one item has its value, but not always its dtype.
+    values: Any = np.where(m % 2 == 1, np.mean(items[:1, :, 0], axis=0), np.mean(items[:, :, 0], axis=0))
+    if not skips_nan:
+        values[counts < n] = np.nan
+    return call.shaped(values, ())
 
 
-@implements(np.quantile)
-def _quantile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: Any = False,
-    method: Any = "linear",
-    keepdims: Any = False,
-    **other: Any,
-) -> Any:
-    x = _flat(a, axis)
-    if x is None or out is not None or keepdims or method != "linear" or any(v is not None for v in other.values()):
-        return NotImplemented
-    return _by_rank(x, np.asanyarray(q))
-
-
-@implements(np.percentile)
-def _percentile(
-    a: Any,
-    q: Any,
-    axis: Any = None,
-    out: Any = None,
-    overwrite_input: Any = False,
-    method: Any = "linear",
-    keepdims: Any = False,
-    **other: Any,
-) -> Any:
-    x = _flat(a, axis)
-    if x is None or out is not None or keepdims or method != "linear" or any(v is not None for v in other.values()):
-        return NotImplemented
-    return _by_rank(x, np.asanyarray(np.true_divide(q, 100)))
-
-
-def _by_rank(x: Array, q: Array) -> Any:
-    if x.dtype == np.float32 or (q.dtype.kind == "f" and q.dtype != np.float64):
-        return NotImplemented  # in which precision NumPy works then differs between its versions
-    if q.dtype.kind not in "iuf" or q.ndim > 1 or not ((q >= 0) & (q <= 1)).all() or not q.size:
+def _quantiles_by_rows(array: Any, q: Array, axis: Any, out: Any, keepdims: Any, *, skips_nan: bool) -> Any:
+    if q.dtype.kind not in "iuf" or q.ndim > 1 or not q.size or not ((q >= 0) & (q <= 1)).all():
         return NotImplemented  # among them the ones that NumPy refuses
-    places = (x.size - 1) * q.ravel()
-    first = np.minimum(np.floor(places).astype(np.int64), x.size - 1)
-    second = np.minimum(first + 1, x.size - 1)
-    items, nans = items_of_rank(x, [*first.tolist(), *second.tolist()])
-    # Between two items NumPy's own interpolation: that of an array of the two.
-    between = np.where(places >= x.size - 1, 0, places - np.floor(places)).astype(places.dtype)
-    results = [
-        np.quantile(np.array(pair), share)
-        for *pair, share in zip(items[: len(first)], items[len(first) :], between, strict=True)
-    ]
-    values = np.array(results).reshape(q.shape)
-    if nans:
-        values[...] = np.nan
-    if not values.ndim:
-        return values[()]
-    result = new_result(values.shape, values.dtype)
-    plain(result)[...] = values
-    return result
+    is_single = isinstance(array, np.ndarray) and array.dtype == np.float32
+    if is_single or (q.dtype.kind == "f" and q.dtype != np.float64):
+        return NotImplemented  # in which precision NumPy works then differs between its versions
+    call = _Call.of(array, axis, out, keepdims)
+    if call is None or not call.rows.size:
+        return NotImplemented
+    shares = q.reshape(-1).astype(np.float64)
+    items, counts = call.items(shares, skips_nan=skips_nan)
+    n = call.rows.shape[1]
+    if skips_nan and not counts.all():
+        return NotImplemented
+    values = np.empty((len(shares), len(counts)), np.float64)
+    # Between two items NumPy's own interpolation: that of an array of the two. Rows of as many items go together.
+    groups = np.unique(counts) if skips_nan else [n]
+    for m in groups:
+        here = np.flatnonzero(counts == m) if len(groups) > 1 else slice(None)
+        between = _places(int(m), shares)[2]
+        for k, share in enumerate(between):
+            values[k, here] = np.quantile(items[:, here, k], share, axis=0)
+    if not skips_nan:
+        values[:, counts < n] = np.nan
+    return call.shaped(values, q.shape)
+
+
+# --- NumPy's names ------------------------------------------------------------------------------------------
+
+
+def _median(*, skips_nan: bool) -> Callable[..., Any]:
+    def version(
+        a: Any, axis: Any = None, out: Any = None, overwrite_input: Any = False, keepdims: Any = np._NoValue
+    ) -> Any:
+        return _median_by_rows(a, axis, out, keepdims, skips_nan=skips_nan)
+
+    return version
+
+
+def _quantile(*, percent: bool, skips_nan: bool) -> Callable[..., Any]:
+    def version(
+        a: Any,
+        q: Any,
+        axis: Any = None,
+        out: Any = None,
+        overwrite_input: Any = False,
+        method: Any = "linear",
+        keepdims: Any = np._NoValue,
+        **other: Any,
+    ) -> Any:
+        if method != "linear" or any(value is not None for value in other.values()):
+            return NotImplemented
+        shares = np.asanyarray(np.true_divide(q, 100) if percent else q)
+        return _quantiles_by_rows(a, shares, axis, out, keepdims, skips_nan=skips_nan)
+
+    return version
+
+
+implements(np.median)(_median(skips_nan=False))
+implements(np.nanmedian)(_median(skips_nan=True))
+implements(np.quantile)(_quantile(percent=False, skips_nan=False))
+implements(np.nanquantile)(_quantile(percent=False, skips_nan=True))
+implements(np.percentile)(_quantile(percent=True, skips_nan=False))
+implements(np.nanpercentile)(_quantile(percent=True, skips_nan=True))

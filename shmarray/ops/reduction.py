@@ -7,6 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,31 @@ import numpy as np
 from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.configuration import config
-from shmarray.engine import Options, ReductionShape, check_output, plan_reduction, run, run_part
-from shmarray.ops.arguments import plain_function, positional_arity, reachable, reachable_if_large
+from shmarray.engine import (
+    Options,
+    Plan,
+    ReductionShape,
+    accumulator_dtype,
+    check_output,
+    plan_fold,
+    plan_reduction,
+    run,
+    run_part,
+)
+from shmarray.ops.arguments import by_value, positional_arity, reachable, reachable_if_large
+from shmarray.ops.kernel import Kernel, count_arguments
+from shmarray.ops.questions import ask, first_item
 from shmarray.ops.results import new_result, new_shared
-from shmarray.pool import new_number
 
 __all__ = ["Reduction", "reduction"]
 
 Array = np.ndarray[Any, Any]
 
 
-class Reduction:
+class Reduction(Kernel):
     """A kernel made of a fold; made by :func:`reduction`."""
+
+    _keywords = ("axis", "keepdims", "out")
 
     def __init__(
         self,
@@ -33,47 +47,47 @@ class Reduction:
         *,
         identity: Any,
         combine: Callable[[Any, Any], Any],
+        jit: bool,
         precise: bool,
         debug: bool,
     ) -> None:
-        self.__wrapped__ = plain_function(function, decorator="reduction")
-        self.__name__ = getattr(function, "__name__", "kernel")
-        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
+        super().__init__(function, "reduction", jit=jit, precise=precise, debug=debug)
         if positional_arity(function) != 2:
-            raise TypeError(f"{self.__name__} must take two arguments, the accumulator and an item")
+            raise TypeError(
+                f"{self.__name__} must take two arguments, the accumulator and an item. A fold is of one array: make "
+                "one of several first, for example with an elementwise kernel"
+            )
         if not callable(combine):
             raise TypeError(f"combine must be a function of two accumulators; got {combine!r}")
         if not isinstance(identity, bool | int | float | complex | np.generic):
             raise TypeError(f"identity must be a number, the accumulator to start from; got {identity!r}")
         self._identity, self._combine = identity, combine
-        self._precise, self._debug = precise, debug
-        self._functions: tuple[Any, Any] | None = None
+        self._combiner: Any = None
         self._accumulators: dict[np.dtype[Any], np.dtype[Any]] = {}
-        self._kernels: dict[Any, tuple[int, Any]] = {}
-
-    def __repr__(self) -> str:
-        return f"<reduction kernel {self.__name__}>"
 
     def __call__(
         self,
         array: Any,
         axis: int | Sequence[int] | None = None,
-        *,
+        *others: Any,
         keepdims: bool = False,
         out: Any = None,
         **options: Any,
     ) -> Any:
-        checked = Options.of(self.__name__, options)
+        checked = self._options(options)
         name = self.__name__
+        if others or isinstance(axis, np.ndarray):
+            raise TypeError(
+                f"{name} folds one array, and what comes behind it is the axis; got {count_arguments(2 + len(others))}."
+                f" Make one array of several first, with an elementwise kernel or an operator: {name}(a * b)"
+            )
         data = np.asarray(array)
         if data.dtype.hasobject:
             raise TypeError(
                 f"{name}: dtype {data.dtype} holds Python objects; convert it, for example with .astype(float)"
             )
         axes = _normal_axes(axis, data.ndim)
-        accumulator = self._accumulator(data.dtype)
+        accumulator = self._accumulator(data, checked)
         shape = tuple(extent for i, extent in enumerate(data.shape) if i not in axes)
         kept_shape = tuple(1 if i in axes else extent for i, extent in enumerate(data.shape))
         target = self._check_out(out, kept_shape if keepdims else shape, accumulator, data)
@@ -111,29 +125,36 @@ class Reduction:
         how = ReductionShape.of(data.shape, axes)
         if not how.n_kept or not how.n_reduced:
             return np.full(how.n_kept, self._identity, accumulator)
-        name, joins, away = self.__name__, not self._debug, options.workers_alone
+        away = options.workers_alone or not self._jit
         deadline = None if options.timeout is None else time.monotonic() + options.timeout
         (data,) = reachable([data]) if away else reachable_if_large([data])
         shape = (how.n_ranges, how.n_kept)
         partials = self._partials(shape, accumulator, shared=away or data.nbytes >= config.parallel_nbytes)
-        kernel = self._kernel("rows" if how.by_rows else "columns", data.dtype, accumulator)
-        run(plan_reduction(name, kernel, data, partials, how, caller_joins=joins), options)
+        run(self._plan("rows" if how.by_rows else "columns", data, partials, how), options)
         if how.n_ranges == 1:
             only: Array = partials[0]
             return only
         # The partials of a kept element stand in one column: fold these with `combine`, in the order of the grid.
         combined = self._partials((1, how.n_kept), accumulator, shared=away)
-        down = ReductionShape((1,), (0,), how.n_kept, how.n_ranges, how.n_kept, how.n_ranges, by_rows=False)
         if not away:  # on this thread: the work of a microsecond
             partials = np.ascontiguousarray(partials.reshape(shape))
-        kernel = self._kernel("combine", accumulator, accumulator)
-        plan = plan_reduction(name, kernel, partials, combined, down, caller_joins=True)
+        plan = self._plan("combine", partials, combined, how.down())
         if away:
             run_part(plan, replace(options, progress=False), 0, plan.n_chunks, deadline=deadline)
         else:
             run(plan)
         result: Array = combined[0]
         return result
+
+    def _plan(self, form: str, array: Array, partials: Array, how: ReductionShape) -> Plan:
+        """A plan of folding an array, or ("combine") partial results."""
+        if self._jit:
+            kernel = self._kernel(form, array.dtype, partials.dtype)
+            joins = form == "combine" or not self._debug
+            return plan_reduction(self.__name__, kernel, array, partials, how, caller_joins=joins)
+        fold, combine = self.__wrapped__, self._combine
+        functions = by_value((combine if form == "combine" else fold, combine), fold)
+        return plan_fold(self.__name__, functions, partials.dtype.type(self._identity), array, partials, how)
 
     @staticmethod
     def _partials(shape: tuple[int, int], dtype: np.dtype[Any], *, shared: bool) -> Array:
@@ -145,46 +166,43 @@ class Reduction:
 
     def _key(self) -> Any:
         identity = np.asarray(self._identity)
-        return (
-            compiler.fingerprint(self.__wrapped__),
-            compiler.fingerprint(self._combine),
-            (identity.dtype, identity.tobytes()),
-            self._precise,
-            self._debug,
-        )
+        return (*super()._key(), compiler.fingerprint(self._combine), (identity.dtype, identity.tobytes()))
 
-    def _compiled_functions(self) -> tuple[Any, Any]:
-        if self._functions is None:
-            facts = {"precise": self._precise, "debug": self._debug}
-            self._functions = (
-                compiler.scalar(self.__wrapped__, **facts),
-                compiler.scalar(_as_python(self._combine), **facts),
-            )
-        return self._functions
+    def _compiled_combine(self) -> Any:
+        if self._combiner is None:
+            self._combiner = compiler.scalar(_as_python(self._combine), precise=self._precise, debug=self._debug)
+        return self._combiner
 
-    def _accumulator(self, item: np.dtype[Any]) -> np.dtype[Any]:
+    def _accumulator(self, array: Array, options: Options) -> np.dtype[Any]:
         """The dtype that holds the identity and whatever the fold and `combine` give."""
-        dtype = self._accumulators.get(item)
+        if not self._jit:
+            fold, item = self.__wrapped__, first_item(array)
+            question = partial(accumulator_dtype, self.__name__, fold, self._combine, self._identity, item)
+            answer: np.dtype[Any] | str = ask(self.__name__, fold, question, options)
+            if isinstance(answer, str):
+                raise TypeError(answer)
+            return answer
+        dtype = self._accumulators.get(array.dtype)
         if dtype is None:
-            dtype = compiler.remember(("reduction accumulator", self._key(), item), lambda: self._infer(item))
-            self._accumulators[item] = dtype
+            key = ("reduction accumulator", self._key(), array.dtype)
+            dtype = self._accumulators[array.dtype] = compiler.remember(key, lambda: self._infer(array.dtype))
         return dtype
 
     def _infer(self, item: np.dtype[Any]) -> np.dtype[Any]:
         from numba import types
 
-        from shmarray.ops.item_types import dtype_of, item_type
+        from shmarray.ops.item_types import dtype_of, item_type, wrong_result
 
-        name = self.__name__
+        name, expected = self.__name__, "a number, the new accumulator"
 
         def returned(function: Any, what: str, *arguments: np.dtype[Any]) -> np.dtype[Any]:
             kinds = [item_type(argument, name=name) for argument in arguments]
             kind = types.unliteral(compiler.return_type(function, kinds))
             if not isinstance(kind, types.Number | types.Boolean):
-                raise TypeError(f"{what} must return a number, the new accumulator; it returns {kind}")
-            return dtype_of(kind, name=what)
+                raise wrong_result(kind, name=what, expected=expected)
+            return dtype_of(kind, name=what, expected=expected)
 
-        fold, combine = self._compiled_functions()
+        fold, combine = self._compiled(), self._compiled_combine()
         dtype = np.asarray(self._identity).dtype
         for _ in range(8):
             wider = np.result_type(dtype, returned(fold, name, dtype, item))
@@ -195,24 +213,18 @@ class Reduction:
         raise TypeError(f"{name}: the accumulator's type grows with every step; give an identity of the final type")
 
     def _kernel(self, form: str, item: np.dtype[Any], accumulator: np.dtype[Any]) -> tuple[int, Any]:
-        kernel = self._kernels.get((form, item, accumulator))
-        if kernel is None:
+        def driver() -> Any:
+            from numba.np.numpy_support import from_dtype
 
-            def driver() -> Any:
-                from numba.np.numpy_support import from_dtype
+            from shmarray.engine.reduction import make_column_driver, make_row_driver
 
-                from shmarray.engine.reduction import make_column_driver, make_row_driver
+            fold, combine = self._compiled(), self._compiled_combine()
+            types = from_dtype(item), from_dtype(accumulator)
+            if form == "rows":
+                return make_row_driver(fold, combine, self._identity, *types)
+            return make_column_driver(fold if form == "columns" else combine, self._identity, *types)
 
-                fold, combine = self._compiled_functions()
-                types = from_dtype(item), from_dtype(accumulator)
-                if form == "rows":
-                    return make_row_driver(fold, combine, self._identity, *types)
-                return make_column_driver(fold if form == "columns" else combine, self._identity, *types)
-
-            key = ("reduction", form, self._key(), item, accumulator)
-            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
-            kernel = self._kernels[form, item, accumulator] = (new_number(), code)
-        return kernel
+        return self._code(f"reduction {form}", (item, accumulator), driver)
 
 
 def _as_python(combine: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -246,6 +258,7 @@ def reduction(
     *,
     identity: Any,
     combine: Callable[[Any, Any], Any],
+    jit: bool = True,
     precise: bool = False,
     debug: bool = False,
 ) -> Any:
@@ -264,15 +277,25 @@ def reduction(
         The accumulator of nothing: `combine(identity, a) == a`.
     combine : callable
         `combine(a, b)` joins two accumulators, a being of earlier items. It must be associative.
-    precise, debug : bool
-        As for :func:`shmarray.elementwise`.
+    jit : bool
+        False: run both functions as plain Python in the workers. They get NumPy scalars, the accumulator and the item,
+        in the order in which a compiled fold takes them; the first item decides on the accumulator's dtype.
+    precise : bool
+        True: keep the C library's `exp`, `sin`, ... instead of this package's vectorised ones.
+    debug : bool
+        True: check the bounds of arrays that the function indexes.
 
     Returns
     -------
-    callable
-        `kernel(array, axis=None, *, keepdims=False, out=None, pool=None, progress=False, timeout=None, retries=2,
-        crash_safe=False)`. It changes nothing but `out`, so `crash_safe` only keeps the caller out of the work. Over
-        all axes it gives a NumPy scalar, otherwise a SharedArray.
+    Kernel
+        Called as `kernel(array, axis=None, *, keepdims=False, out=None, **keywords)`; see `help(shmarray.Kernel)` for
+        the keywords and the errors. It changes nothing but `out`, so `crash_safe` only keeps the caller out of the
+        work. Over all axes it gives a NumPy scalar, otherwise a SharedArray.
+
+    Raises
+    ------
+    TypeError
+        When it is no function of two arguments, `combine` is no function, or `identity` no number.
 
     Examples
     --------
@@ -284,7 +307,7 @@ def reduction(
     >>> float(sumsq(a)), sumsq(a, axis=0)
     (30.0, SharedArray([10., 20.]))
     """
-    facts = {"identity": identity, "combine": combine, "precise": precise, "debug": debug}
+    facts = {"identity": identity, "combine": combine, "jit": jit, "precise": precise, "debug": debug}
     if function is None:
         return lambda function: Reduction(function, **facts)
     return Reduction(function, **facts)

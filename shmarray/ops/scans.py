@@ -8,62 +8,92 @@ least as near to the true one, and the same for any number of workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from shmarray.array import SharedArray, implements
 from shmarray.ops.results import new_result
-from shmarray.ops.steps import Array, plain, run_step, scratch
+from shmarray.ops.steps import Array, cut, plain, run_step, scratch
 
 __all__: list[str] = []
 
 #: Items of a block. Part of what a result's bits depend on: changing it changes results.
-_BLOCK_ITEMS = 1 << 15
+_BLOCK_ITEMS = 1 << 13
 
-#: Blocks that are summed up before they are gone through again: 8 MiB of float64.
-_GROUP_BLOCKS = 32
+#: Blocks of a task, and those that are summed up before they are gone through again: 8 MiB of float64.
+_TASK_BLOCKS, _GROUP_BLOCKS = 4, 128
 
 _ONE_PART = 1 << 17
 
+#: Columns of a task: a row of them, and their totals, stay in the first-level cache.
+_COLUMNS = 512
 
-def _running(total_loop: str, running_loop: str, join: np.ufunc, start: float) -> Callable[..., Any]:
+
+def _running(what: str, join: np.ufunc, start: float) -> Callable[..., Any]:
     def version(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
         if not isinstance(a, np.ndarray) or a.size <= _ONE_PART or not a.dtype.isnative or out is not None:
             return NotImplemented
-        if (axis is not None and (a.ndim != 1 or axis not in (0, -1))) or not a.flags.c_contiguous:
-            return NotImplemented
         if a.dtype.kind not in "biuf" or a.dtype.itemsize not in (1, 2, 4, 8) or a.dtype == np.float16:
+            return NotImplemented
+        if not a.flags.c_contiguous or not (axis is None or isinstance(axis, int)):
             return NotImplemented
         result_dtype = join.accumulate(np.empty(0, a.dtype)).dtype
         if dtype is not None and np.dtype(dtype) != result_dtype:
             return NotImplemented
-        kind = {"f": "f8", "u": "u8"}.get(result_dtype.kind, "i8")
-        x = plain(a).reshape(-1)
+        x = plain(a) if axis is not None else plain(a).reshape(-1)
+        axis = 0 if axis is None else normalize_axis_index(axis, x.ndim)
         result = new_result(x.shape, result_dtype)
         target = plain(result)
-        n_blocks = -(-x.size // _BLOCK_ITEMS)
-        totals, before = (scratch(n_blocks, kind, like=x) for _ in range(2))
-        carried = np.dtype(kind).type(start)
-        for first in range(0, n_blocks, _GROUP_BLOCKS):
-            blocks = slice(first, min(n_blocks, first + _GROUP_BLOCKS))
-            items = slice(first * _BLOCK_ITEMS, blocks.stop * _BLOCK_ITEMS)
-            count = blocks.stop - first
-            run_step(total_loop, [x[items], _BLOCK_ITEMS, totals[blocks]], count)
-            with np.errstate(all="ignore"):
-                for block in range(first, blocks.stop):
-                    before[block] = carried
-                    carried = join(carried, totals[block])
-            run_step(running_loop, [x[items], _BLOCK_ITEMS, before[blocks], target[items]], count)
+        kind = np.dtype({"f": "f8", "u": "u8"}.get(result_dtype.kind, "i8"))
+        if x.ndim == 1:
+            _flat(x, target, what, join, kind.type(start))
+        else:
+            _along(x, target, what, axis, kind, lambda row, to: _flat(row, to, what, join, kind.type(start)))
         return result
 
     return version
 
 
+def _flat(x: Array, target: Array, what: str, join: np.ufunc, carried: Any) -> None:
+    n_blocks = -(-x.size // _BLOCK_ITEMS)
+    totals, before = (scratch(n_blocks, carried.dtype, like=x) for _ in range(2))
+    for first in range(0, n_blocks, _GROUP_BLOCKS):
+        blocks = slice(first, min(n_blocks, first + _GROUP_BLOCKS))
+        items = slice(first * _BLOCK_ITEMS, blocks.stop * _BLOCK_ITEMS)
+        n_tasks = -(-(blocks.stop - first) // _TASK_BLOCKS)
+        run_step(f"scans.{what}_of_blocks", [x[items], _BLOCK_ITEMS, totals[blocks]], n_tasks)
+        with np.errstate(all="ignore"):
+            for block in range(first, blocks.stop):
+                before[block] = carried
+                carried = join(carried, totals[block])
+        run_step(f"scans.running_{what}", [x[items], _BLOCK_ITEMS, before[blocks], target[items]], n_tasks)
+
+
+def _along(
+    x: Array, target: Array, what: str, axis: int, kind: np.dtype[Any], long_row: Callable[[Array, Array], None]
+) -> None:
+    n, width = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if width == 1 and n > _ONE_PART:
+        for row, to in zip(x.reshape(-1, n), target.reshape(-1, n), strict=True):
+            long_row(row, to)
+        return
+    like = scratch(1, kind, like=x)
+    flat, to = x.reshape(-1), target.reshape(-1)
+    if width == 1:
+        step, n_tasks = cut(x.size // n, max(1, _ONE_PART // n))
+        run_step(f"scans.running_{what}_rows", [flat, n, step, like, to], n_tasks)
+    else:
+        n_tasks = x.size // (n * width) * -(-width // _COLUMNS)
+        run_step(f"scans.running_{what}_columns", [flat, n, width, _COLUMNS, like, to], n_tasks)
+
+
 # From -0.0 on: 0.0 + -0.0 would lose the sign.
-implements(np.cumsum)(_running("scans.sum_of_block", "scans.running_sum", np.add, -0.0))
-implements(np.cumprod)(_running("scans.product_of_block", "scans.running_product", np.multiply, 1))
+implements(np.cumsum)(_running("sum", np.add, -0.0))
+implements(np.cumprod)(_running("product", np.multiply, 1))
 
 
 @implements(np.diff)

@@ -38,7 +38,7 @@ def _search(x: Any, values: Any, *, right: bool) -> Any:
     flat = plain(values).reshape(-1)
     result = new_result(values.shape, np.dtype(np.intp))
     step, n_tasks = cut(flat.size)
-    run_step("sorting.search", [shared, flat, int(right), step, plain(result).reshape(-1)], n_tasks)
+    run_step("searching.search", [shared, flat, int(right), step, plain(result).reshape(-1)], n_tasks)
     return result
 
 
@@ -86,7 +86,7 @@ def _unique(
         ordered = scratch(x.size, x.dtype, like=x)
         sort_flat(x, code, ordered)
     marks = scratch(x.size, np.uint8, like=x)
-    run_step("sorting.mark_changes", [ordered, step, marks], n_tasks)
+    run_step("searching.mark_changes", [ordered, step, marks], n_tasks)
     places, starts = true_places(marks)
     first = plain(places)
     results: list[Any] = [_as_result(ordered[first] if order is None else x[order[first]])]
@@ -95,7 +95,7 @@ def _unique(
             results.append(_as_result(order[first]))
         if return_inverse:
             inverse = new_result(ar.shape, np.dtype(np.intp))
-            run_step("sorting.scatter_ranks", [marks, starts, order, step, plain(inverse).reshape(-1)], n_tasks)
+            run_step("searching.scatter_ranks", [marks, starts, order, step, plain(inverse).reshape(-1)], n_tasks)
             results.append(inverse)
     if return_counts:
         results.append(_as_result(np.diff(first, append=x.size)))

@@ -1,8 +1,7 @@
-"""`np.where`, `take`, `compress`, `extract`, `nonzero`, `putmask` and `clip` of large SharedArrays.
+"""`a[mask]`, `a[mask] = x`, `np.where`, `take`, `put`, `compress`, `extract`, `nonzero`, `putmask` and `clip` of large
+SharedArrays.
 
-`a[mask]` itself is NumPy's, on one core, as every index: a look at each of them would cost small ones more than large
-ones win. `np.compress(mask, a)` and `np.extract(mask, a)` are the same on all cores, and `np.putmask(a, mask, value)`
-is `a[mask] = value`.
+Masks have the array's shape; what selects by whole rows, and every other index, is NumPy's.
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ from shmarray.ops.steps import Array, cut, plain, run_step, scratch
 __all__ = ["true_places"]
 
 _TAKE_ITEMS = 1 << 16
+
+#: Tasks of `put`, each of which reads all numbers: no more than that still pays.
+_PUT_TASKS = 4
 _KINDS = "biuf"
 
 
@@ -36,17 +38,25 @@ def true_places(mask: Array) -> tuple[SharedArray, Array]:
 
 
 def _starts(mask: Array) -> tuple[Array, int]:
+    """How many items of a mask are true before each task, and before the end."""
     step, n_tasks = cut(mask.size)
-    starts = scratch(n_tasks, np.int64, like=mask)
+    starts = scratch(n_tasks + 1, np.int64, like=mask)
     run_step("selection.count_true", [mask, step, starts], n_tasks)
-    ends = np.cumsum(starts)
-    starts[:] = ends - starts
-    return starts, int(ends[-1])
+    starts[-1] = 0
+    starts[1:] = np.cumsum(starts[:-1])
+    starts[0] = 0
+    return starts, int(starts[-1])
 
 
 def _reachable(result: SharedArray, like: Array) -> Array:
     """Where workers can write a result: itself, unless it is so small that it is private."""
     return plain(result) if result.is_shared else scratch(result.shape, result.dtype, like=like)
+
+
+def _as_result(values: Array) -> SharedArray:
+    result = new_result(values.shape, values.dtype)
+    plain(result)[...] = values
+    return result
 
 
 def _is_ours(a: Any) -> bool:
@@ -73,11 +83,16 @@ def _nonzero(a: Any) -> Any:
     places = true_places(plain(a).reshape(-1))[0]
     if a.ndim == 1:
         return (places,)
-    by_axis = np.unravel_index(plain(places), a.shape)
-    results = tuple(new_result(part.shape, np.dtype(np.intp)) for part in by_axis)
-    for result, part in zip(results, by_axis, strict=True):
-        plain(result)[...] = part
-    return results
+    if places.nbytes < config.parallel_nbytes or not places.is_shared:
+        return tuple(_as_result(part) for part in np.unravel_index(plain(places), a.shape))
+    step, n_tasks = cut(places.size)
+    results, rows = [places], plain(places)
+    for extent in a.shape[:0:-1]:
+        within, before = new_result(places.shape, places.dtype), new_result(places.shape, places.dtype)
+        run_step("selection.split_numbers", [rows, extent, step, plain(before), plain(within)], n_tasks)
+        rows = plain(before)
+        results[0:1] = [before, within]
+    return tuple(results)
 
 
 @implements(np.flatnonzero)
@@ -174,11 +189,84 @@ def _putmask(a: Any, mask: Any, values: Any) -> Any:
         return NotImplemented
     if not np.can_cast(np.min_scalar_type(values) if type(values) is int else type(values), a.dtype, "same_kind"):
         return NotImplemented
-    x = plain(a).reshape(-1)
-    value = scratch(1, a.dtype, like=x)
-    value[0] = values
-    step, n_tasks = cut(x.size)
-    run_step("selection.fill_where", [plain(mask).reshape(-1), value, step, x], n_tasks)
+    _fill_where(plain(a), plain(mask), values)
+    return None
+
+
+def _fill_where(a: Array, mask: Array, value: Any) -> None:
+    one = np.empty(1, a.dtype)
+    one[np.array([True])] = value  # as NumPy converts, refuses and warns
+    shared = scratch(1, a.dtype, like=a)
+    shared[:] = one
+    step, n_tasks = cut(a.size)
+    run_step("selection.fill_where", [mask.reshape(-1), shared, step, a.reshape(-1)], n_tasks)
+
+
+@implements(np.put)
+def _put(a: Any, ind: Any, v: Any, mode: Any = "raise") -> Any:
+    if not _is_ours(a) or not a.flags.writeable or mode != "raise":
+        return NotImplemented
+    if not _is_ours(ind) or ind.dtype != np.int64 or np.min(ind) < -a.size or np.max(ind) >= a.size:
+        return NotImplemented  # NumPy says which
+    x, numbers, given = plain(a), plain(ind), np.asarray(plain(v))
+    if not given.size or not np.can_cast(given.dtype, a.dtype, "same_kind"):
+        return NotImplemented
+    if np.may_share_memory(x, numbers) or np.may_share_memory(x, given):
+        return NotImplemented
+    values = given.reshape(-1)
+    if values.dtype != a.dtype or not _is_shared(v):
+        values = scratch(given.size, a.dtype, like=numbers)
+        values[:] = given.reshape(-1)
+    span = -(-x.size // _PUT_TASKS)
+    run_step("selection.put", [numbers.reshape(-1), values, span, x.reshape(-1)], _PUT_TASKS)
+    return None
+
+
+def _is_shared(value: Any) -> bool:
+    return isinstance(value, SharedArray) and value.is_shared and value.flags.c_contiguous
+
+
+# --- by mask, in brackets -----------------------------------------------------------------------------------
+
+
+@implements(np.ndarray.__getitem__)
+def _get_by_mask(a: Any, mask: Any) -> Any:
+    if not _is_ours(a) or not _is_mask_of(mask, a) or mask.shape != a.shape:
+        return NotImplemented
+    return _compressed(_reachable_mask(mask), plain(a).reshape(-1))
+
+
+def _reachable_mask(mask: Array) -> Array:
+    """A flat mask where workers see it: an eighth, at most, of what it selects from is worth a copy."""
+    flat = plain(mask).reshape(-1)
+    if not _is_shared(mask):
+        flat = scratch(mask.size, bool, like=flat)
+        flat[:] = plain(mask).reshape(-1)
+    return flat
+
+
+@implements(np.ndarray.__setitem__)
+def _set_by_mask(a: Any, mask: Any, value: Any) -> Any:
+    if not _is_ours(a) or not _is_mask_of(mask, a) or mask.shape != a.shape or not a.flags.writeable:
+        return NotImplemented
+    x = plain(a)
+    if np.may_share_memory(x, mask):
+        return NotImplemented
+    if isinstance(value, int | float | np.generic):
+        _fill_where(x, _reachable_mask(mask), value)
+        return None
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype != a.dtype or not value.flags.c_contiguous:
+        return NotImplemented
+    flat = _reachable_mask(mask)
+    starts, count = _starts(flat)
+    if value.size != count or np.may_share_memory(x, value):
+        return NotImplemented  # among them what NumPy repeats, and what it refuses
+    values = plain(value)
+    if not _is_shared(value):
+        values = scratch(value.size, value.dtype, like=flat)
+        values[:] = plain(value)
+    step, n_tasks = cut(flat.size)
+    run_step("selection.fill_from", [flat, values, step, starts, x.reshape(-1)], n_tasks)
     return None
 
 

@@ -133,7 +133,8 @@ def _sort_rows(rows: Array, code: int, out: Array, ranks: Sequence[int] | None =
         return
     step, n_tasks = _steps(n_rows, n)
     in_place = rows.__array_interface__["data"][0] == out.__array_interface__["data"][0]
-    run_step("sorting.sort_rows", [words_of(rows), code, step, words_of(out)], n_tasks, in_place=in_place)
+    words = [words_of(array).reshape(-1) for array in (rows, out)]
+    run_step("sorting.sort_rows", [words[0], code, n_rows, step, words[1]], n_tasks, in_place=in_place)
 
 
 def _sorted(a: Any, axis: Any, ranks: Sequence[int] | None = None) -> Any:
@@ -213,7 +214,7 @@ def _argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, sta
             order_flat(row, code, target)
     else:
         step, n_tasks = _steps(*rows.shape)
-        run_step("sorting.order_rows", [words_of(rows), code, step, done], n_tasks)
+        run_step("sorting.order_rows", [words_of(rows).reshape(-1), code, len(rows), step, done.reshape(-1)], n_tasks)
     if not is_last:
         moved = np.moveaxis(plain(result), axis, -1)
         copy_parallel(moved, done.reshape(moved.shape))

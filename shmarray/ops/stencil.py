@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from shmarray.engine import (
     Plan,
     check_output,
     default_chunks,
+    item_dtypes,
     plan_stencil,
     run,
     run_crash_safe,
@@ -26,15 +28,15 @@ from shmarray.ops.arguments import (
     as_scalar_or_array,
     broadcast_shape,
     chunks_for,
-    plain_function,
     positional_arity,
     reachable,
     reachable_if_large,
 )
 from shmarray.ops.borders import boundary_modes, constant_of, halo_of
+from shmarray.ops.kernel import Kernel
 from shmarray.ops.plans import PlanMemory
+from shmarray.ops.questions import ask, first_item
 from shmarray.ops.results import new_result
-from shmarray.pool import new_number
 
 __all__ = ["Stencil", "stencil"]
 
@@ -45,7 +47,7 @@ Signature = tuple[tuple[np.dtype[Any], bool], ...]
 _inferring = threading.Lock()  # guards the notes that a window's type takes while a function is compiled
 
 
-class Stencil:
+class Stencil(Kernel):
     """A kernel made of a function of windows; made by :func:`stencil`."""
 
     def __init__(
@@ -59,23 +61,13 @@ class Stencil:
         precise: bool,
         debug: bool,
     ) -> None:
-        self.__wrapped__ = plain_function(function, decorator="stencil", jit=jit)
-        self.__name__ = getattr(function, "__name__", "kernel")
-        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
+        super().__init__(function, "stencil", jit=jit, precise=precise, debug=debug)
         self._arity = positional_arity(function)
         # What can be checked without knowing the number of dimensions is checked now.
         halo_of(halo, None, name=self.__name__)
         boundary_modes(mode, None, name=self.__name__)
         self._halo, self._mode, self._cval = halo, mode, cval
-        self._jit, self._precise, self._debug = jit, precise, debug
-        self._scalar: Any = None
-        self._kernels: dict[Any, tuple[int, Any]] = {}
         self._plans = PlanMemory()
-
-    def __repr__(self) -> str:
-        return f"<stencil kernel {self.__name__}>"
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
         if not options:
@@ -83,12 +75,11 @@ class Stencil:
             if plan is not None:
                 run(plan)
                 return out
-        return self._call(args, out, Options.of(self.__name__, options))
+        return self._call(args, out, self._options(options))
 
     def _call(self, args: tuple[Any, ...], out: Any, options: Options) -> Any:
         name = self.__name__
-        if len(args) != self._arity:
-            raise TypeError(f"{name} takes {self._arity} arguments; got {len(args)}")
+        self._check_arity(len(args), self._arity)
         inputs = as_scalar_or_array(args, name=name)
         arrays = [value for value in inputs if isinstance(value, np.ndarray)]
         if not arrays:
@@ -101,7 +92,7 @@ class Stencil:
         if self._jit:
             dtype, is_safe = self._facts(signature, halo)
         else:
-            dtype, is_safe = self._try_out(inputs), False
+            dtype, is_safe = self._try_out(inputs, options), False
         outputs = as_outputs(out, 1, shape, (dtype,), name=name)
         result = new_result(shape, dtype) if out is None else None
         output = outputs[0] if result is None else result.view(np.ndarray)
@@ -149,14 +140,6 @@ class Stencil:
 
     # ------------------------------------------------------------------ compilation
 
-    def _key(self) -> Any:
-        return (compiler.fingerprint(self.__wrapped__), self._precise, self._debug)
-
-    def _function(self) -> Any:
-        if self._scalar is None:
-            self._scalar = compiler.scalar(self.__wrapped__, precise=self._precise, debug=self._debug)
-        return self._scalar
-
     def _numba_types(self, signature: Signature, halo: tuple[int, ...]) -> list[Any]:
         from shmarray.engine.windows import WindowType
         from shmarray.ops.item_types import item_type
@@ -173,52 +156,52 @@ class Stencil:
         def infer() -> tuple[np.dtype[Any], bool]:
             from numba import types
 
-            from shmarray.ops.item_types import dtype_of
+            from shmarray.ops.item_types import dtype_of, wrong_result
 
             kinds = self._numba_types(signature, halo)
             windows = [kind for kind in kinds if hasattr(kind, "free")]
             with _inferring:
                 for window in windows:
                     window.free = False
-                result = compiler.compiled_return_type(self._function(), kinds)
+                result = compiler.compiled_return_type(self._compiled(), kinds)
                 is_safe = not self._debug and not any(window.free for window in windows)
-            if isinstance(result, types.BaseTuple | types.NoneType):
-                raise TypeError(f"{self.__name__} must return one value for each element; it returns {result}")
-            return dtype_of(result, name=self.__name__), is_safe
+            expected = "one number for each element"
+            if isinstance(result, types.BaseTuple):
+                raise wrong_result(result, name=self.__name__, expected=expected)
+            return dtype_of(result, name=self.__name__, expected=expected), is_safe
 
         return compiler.remember(("stencil facts", self._key(), signature, halo), infer)
 
     def _kernel(self, signature: Signature, output: np.dtype[Any], halo: tuple[int, ...]) -> tuple[int, Any]:
-        kernel = self._kernels.get((signature, output, halo))
-        if kernel is None:
+        def driver() -> Any:
+            from numba.np.numpy_support import from_dtype
 
-            def driver() -> Any:
-                from numba.np.numpy_support import from_dtype
+            from shmarray.engine.stencil import make_driver
 
-                from shmarray.engine.stencil import make_driver
+            kinds = self._numba_types(signature, halo)
+            n_arrays = sum(not is_scalar for _, is_scalar in signature)
+            return make_driver(self._compiled(), kinds, n_arrays, from_dtype(output), len(halo))
 
-                kinds = self._numba_types(signature, halo)
-                n_arrays = sum(not is_scalar for _, is_scalar in signature)
-                return make_driver(self._function(), kinds, n_arrays, from_dtype(output), len(halo))
-
-            key = ("stencil", self._key(), signature, output, halo)
-            code = compiler.compile(driver, (int,) * 4, key=key, debug=self._debug)
-            kernel = self._kernels[signature, output, halo] = (new_number(), code)
-        return kernel
+        return self._code("stencil", (signature, output, halo), driver)
 
     # ------------------------------------------------------------------ plain Python
 
-    def _try_out(self, inputs: Sequence[Any]) -> np.dtype[Any]:
+    def _try_out(self, inputs: Sequence[Any], options: Options) -> np.dtype[Any]:
         """The dtype of plain Python's results, from the first element of each array, continued in all directions."""
         from shmarray.ops.python_stencil import SameEverywhere
 
         first = [
-            SameEverywhere(value.flat[0] if value.size else value.dtype.type(1))
-            if isinstance(value, np.ndarray)
-            else value
+            SameEverywhere(first_item(value)) if isinstance(value, np.ndarray) else first_item(value)
             for value in inputs
         ]
-        return np.asarray(self.__wrapped__(*first)).dtype
+        dtypes = ask(self.__name__, self.__wrapped__, partial(item_dtypes, self.__wrapped__, first), options)
+        if len(dtypes) != 1 or dtypes[0].hasobject:
+            raise TypeError(
+                f"{self.__name__} must return one number for each element; it returns "
+                + ("nothing (None), or no number" if len(dtypes) == 1 else f"a tuple of {len(dtypes)} values")
+            )
+        dtype: np.dtype[Any] = dtypes[0]
+        return dtype
 
 
 def stencil(
@@ -258,10 +241,14 @@ def stencil(
 
     Returns
     -------
-    callable
-        `kernel(*arrays, out=None, pool=None, progress=False, timeout=None, retries=2, crash_safe=False)`. Arrays
-        broadcast. `out` may be an argument itself: the old values are then read from a copy of it. With
-        `crash_safe=True` each chunk of `out` is computed once or not at all, whatever dies.
+    Kernel
+        Called as `kernel(*arrays, out=None, **keywords)`; see `help(shmarray.Kernel)` for the keywords and the errors.
+        Arrays broadcast. `out` may be an argument itself: the old values are then read from a copy of it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When it is no function of a fixed number of arguments, or `halo` or `mode` cannot be.
 
     Examples
     --------

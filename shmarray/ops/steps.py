@@ -15,7 +15,8 @@ from shmarray import jit as compiler
 from shmarray.array import SharedArray
 from shmarray.array.results import allocate
 from shmarray.configuration import config
-from shmarray.engine import Argument, block_shape, kind_of, plan_block_reduction, plan_step, run
+from shmarray.engine import Argument, ReductionShape, block_shape, kind_of, plan_block_reduction, plan_step, run
+from shmarray.engine.steps import BLOCK_ITEMS_BY_ROWS
 from shmarray.pool import new_number
 
 __all__ = ["Array", "cut", "plain", "reduce_blocks", "run_step", "scratch"]
@@ -41,7 +42,9 @@ def scratch(shape: int | tuple[int, ...], dtype: Any, *, like: Array) -> Array:
     return np.empty(shape, dtype) if shared is None else shared
 
 
-def run_step(loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_place: bool = False) -> None:
+def run_step(
+    loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_place: bool = False, wrapper: str | None = None
+) -> None:
     """Call a loop `n_tasks` times, across the workers of the default pool.
 
     Parameters
@@ -53,18 +56,21 @@ def run_step(loop: str, arguments: Sequence[Argument], n_tasks: int, *, in_place
     n_tasks : int
     in_place : bool
         A task writes what it reads, so none may be done twice.
+    wrapper : str, optional
+        A function of the same module that makes of the loop the one to be called.
     """
     kinds = tuple(kind_of(argument) for argument in arguments)
-    kernel = _kernels.get((loop, kinds))
+    key = loop, wrapper, kinds
+    kernel = _kernels.get(key)
     if kernel is None:
 
         def driver() -> Any:
             from shmarray.engine.step_driver import make_driver
 
-            return make_driver(_loop(loop), kinds)
+            return make_driver(_loop(loop, wrapper), kinds)
 
-        code = compiler.compile(driver, (int,) * 4, key=("step", loop, kinds))
-        kernel = _kernels[loop, kinds] = (new_number(), code)
+        code = compiler.compile(driver, (int,) * 4, key=("step", *key))
+        kernel = _kernels[key] = (new_number(), code)
     run(plan_step(loop, kernel, arguments, n_tasks, in_place=in_place))
 
 
@@ -89,8 +95,15 @@ def reduce_blocks(loop: str, array: Array, axes: tuple[int, ...], state: Any, n_
     (ranges, kept elements, n_words) array
         States of the ranges of a fixed grid, to be joined in their order.
     """
-    dtype = np.dtype(state)
-    kernel = _kernels.get((loop, array.dtype, dtype))
+    how = block_shape(array.shape, axes)
+    partials = scratch((how.n_ranges, how.n_kept, n_words), np.dtype(state), like=array)
+    rows = _as_rows(array, how) if how.by_rows else None
+    if rows is not None:
+        numbers = [how.n_kept, how.kept_step, how.n_reduced, how.reduced_step, BLOCK_ITEMS_BY_ROWS, n_words]
+        run_step(f"accumulators.{loop}", [rows, *numbers, partials.reshape(-1)], how.n_chunks, wrapper="by_rows")
+        return partials
+    key = loop, array.dtype, partials.dtype
+    kernel = _kernels.get(key)
     if kernel is None:
 
         def driver() -> Any:
@@ -98,23 +111,34 @@ def reduce_blocks(loop: str, array: Array, axes: tuple[int, ...], state: Any, n_
 
             from shmarray.engine.block_reduction import make_driver
 
-            return make_driver(_loop(f"accumulators.{loop}"), from_dtype(array.dtype), from_dtype(dtype), n_words)
+            kinds = from_dtype(array.dtype), from_dtype(partials.dtype)
+            return make_driver(_loop(f"accumulators.{loop}"), *kinds, n_words)
 
-        code = compiler.compile(driver, (int,) * 4, key=("blocks", loop, array.dtype, dtype, n_words))
-        kernel = _kernels[loop, array.dtype, dtype] = (new_number(), code)
-    how = block_shape(array.shape, axes)
-    partials = scratch((how.n_ranges, how.n_kept, n_words), dtype, like=array)
+        code = compiler.compile(driver, (int,) * 4, key=("blocks", *key, n_words))
+        kernel = _kernels[key] = (new_number(), code)
     run(plan_block_reduction(loop, kernel, array, partials, how))
     return partials
 
 
-def _loop(name: str) -> Any:
+def _as_rows(array: Array, how: ReductionShape) -> Array | None:
+    """The same items as a flat array in which what is reduced lies side by side; None where it does not in memory.
+
+    Nearly all arrays are so. They spare the engine's general driver, which gathers items from anywhere: that is most of
+    what there is to compile.
+    """
+    rows = array.transpose(*how.kept, *how.reduced)
+    return rows.reshape(-1) if rows.flags.c_contiguous else None
+
+
+def _loop(name: str, wrapper: str | None = None) -> Any:
     from shmarray import kernels
     from shmarray.kernels._jit import part
 
-    module, function = name.split(".")
+    module_name, function_name = name.split(".")
+    module = getattr(kernels, module_name)
+    function = getattr(module, function_name).py_func
     # Anew, as a part of the driver alone: without the code by which Python would call it.
-    return part(getattr(getattr(kernels, module), function).py_func)
+    return part(function if wrapper is None else getattr(module, wrapper)(function))
 
 
 def cut(n: int, step: int = 1 << 17) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.configuration import config
-from shmarray.engine import DEFAULT, Options, plan_units, run
+from shmarray.engine import DEFAULT, Options, kind_of, plan_step, run
 from shmarray.ops.arguments import reachable
 from shmarray.pool import new_number
 
@@ -65,32 +65,28 @@ def run_units(
     """
     if units == 0:
         return
-    signature = tuple((value.dtype, value.ndim) for value in (*inputs, *outputs))
-    kernel = _kernels.get((home, signature))
+    kinds = tuple(kind_of(value) for value in (*inputs, *outputs))
+    kernel = _kernels.get((home, kinds))
     if kernel is None:
 
         def driver() -> Any:
             from importlib import import_module
 
-            from numba import types
-
-            from shmarray.engine.units import make_driver
+            from shmarray.engine.step_driver import make_driver
             from shmarray.kernels._jit import part
-            from shmarray.ops.item_types import item_type
 
             # Anew, as a part of the driver alone: the code by which Python would call it is a third of the compiling.
             function = part(getattr(import_module(f"shmarray.kernels.{home[0]}"), home[1]).py_func)
-            items = [(item_type(dtype, name=name), n_dims) for dtype, n_dims in signature]
-            return make_driver(function, [types.Array(item, n, "C") if n else item for item, n in items])
+            return make_driver(function, kinds, by_units=True)
 
-        code = compiler.compile(driver, (int,) * 4, key=("units", home, signature))
-        kernel = _kernels[home, signature] = (new_number(), code)
+        code = compiler.compile(driver, (int,) * 4, key=("units", home, kinds))
+        kernel = _kernels[home, kinds] = (new_number(), code)
     largest = max(value.nbytes for value in (*inputs, *outputs))
     is_large = largest >= config.parallel_nbytes
     # The sizes of all count together: where one is large, workers must see every one of them.
     seen = reachable([*inputs, *outputs]) if is_large or options.workers_alone else [*inputs, *outputs]
     step = max(1, min(config.chunk_nbytes // max(1, unit_nbytes), -(-units // 8) if is_large else units))
-    run(plan_units(name, kernel, seen, units, step), options)
+    run(plan_step(name, kernel, seen, -(-units // step), units=(units, step)), options)
     for output, target in zip(outputs, seen[len(inputs) :], strict=True):
         if target is not output:
             output[...] = target

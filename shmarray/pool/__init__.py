@@ -3,7 +3,7 @@
 from shmarray.pool.cores import available_cores
 from shmarray.pool.default import close_all, get_pool, held_descriptors, worker_pids
 from shmarray.pool.lane import Job, Lane, SegmentKey
-from shmarray.pool.outcome import COMPLETE, Death, Failure, Outcome, describe_death, last_words
+from shmarray.pool.outcome import COMPLETE, MOST_OWN_DEATHS, Death, Failure, Outcome, describe_death, last_words
 from shmarray.pool.page import MAX_CHUNKS
 from shmarray.pool.pool import Pool, WorkerInfo
 from shmarray.pool.solo import run_alone
@@ -13,6 +13,7 @@ from shmarray.pool.worker import current_worker
 __all__ = [
     "COMPLETE",
     "MAX_CHUNKS",
+    "MOST_OWN_DEATHS",
     "Death",
     "Failure",
     "Job",

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["COMPLETE", "Death", "Failure", "Outcome", "describe_death", "last_words"]
+__all__ = ["COMPLETE", "MOST_OWN_DEATHS", "Death", "Failure", "Outcome", "describe_death", "last_words"]
 
 
 class Death(NamedTuple):
@@ -19,6 +19,16 @@ class Death(NamedTuple):
     out_of_memory: bool = False  #: the kernel has ended processes for want of memory since the worker started
     reason: str = ""  #: what is known beside the signal: who sent it, or what was wrong
     traceback: str = ""  #: where it was, by its own word; "" where it could not say
+
+    @property
+    def is_own_fault(self) -> bool:
+        """Whether it ended by what it did, so that the next one will by the same; not by anybody else's hand."""
+        return self.exitcode is not None if self.signal is None else self.signal in _OWN_FAULTS
+
+
+_OWN_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
+#: When so many workers have ended by their own fault in chunks of one dispatch, no more chunks of it are begun.
+MOST_OWN_DEATHS = 3
 
 
 class Failure(NamedTuple):

@@ -72,7 +72,7 @@ class Pool:
     """
 
     def __init__(self, processes: int | None = None) -> None:
-        lanes = processes if processes is not None else config.workers or available_cores()
+        lanes = processes if processes is not None else config.workers or min(available_cores(), MAX_LANES - 1)
         if lanes != int(lanes) or not 1 <= lanes < MAX_LANES:
             raise ValueError(f"processes must be an integer from 1 to {MAX_LANES - 1}; got {processes!r}")
         self.lanes = int(lanes)

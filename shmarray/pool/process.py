@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shmarray.pool.channel import Channel
-from shmarray.pool.diagnosis import LastWords, MemoryKills, room_left
+from shmarray.pool.diagnosis import LastWords, MemoryKills, room_left, why_killed
 from shmarray.pool.outcome import Death
 from shmarray.segment.failpoints import ARMED, reach
 
@@ -140,15 +140,13 @@ class WorkerProcess:
             else:
                 self._exit = result.si_status, None
         number, exitcode = self._exit
-        killer = ""
-        if number == signal.SIGKILL and not self._reason:
-            killer = MemoryKills.now().killer_since(self._kills_before)
-        reason = self._reason
-        if killer:
-            reason = f"most likely by {killer}: its count has risen"
+        reason, out_of_memory = self._reason, False
+        if number == signal.SIGKILL and not reason:
+            reason = why_killed(self.pid, self._kills_before)
+            out_of_memory = bool(reason)
         elif number == signal.SIGBUS:
             reason = f"a page was not to be had: shared memory has run out ({room_left()}), or a file was cut short"
-        return Death(self.pid, number, exitcode, bool(killer), reason, self._last_words.read())
+        return Death(self.pid, number, exitcode, out_of_memory, reason, self._last_words.read())
 
     def kill(self, reason: str = "") -> None:
         """SIGKILL; by pidfd, so never to a stranger who got the number anew.

@@ -23,7 +23,7 @@ from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.crew import CannotStartError, Crew
 from shmarray.pool.lane import Lane
-from shmarray.pool.outcome import Death, Failure, Outcome
+from shmarray.pool.outcome import MOST_OWN_DEATHS, Death, Failure, Outcome
 from shmarray.pool.page import COUNT, FAILED, FPE, ChunkState
 from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.interrupts import held_back
@@ -184,6 +184,8 @@ class Round:
             self.outcome.deaths.append(death)
         for offset in running:
             self.running.setdefault(self.start + offset, death)
+        if sum(death.is_own_fault for death in set(self.running.values())) >= MOST_OWN_DEATHS:
+            crew.calls.cancel(page.address)  # one death a chunk tells nothing new
 
     def _show_progress(self) -> None:
         if self.watch is not None:

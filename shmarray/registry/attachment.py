@@ -242,6 +242,12 @@ def _open_past_leases(path: str, flags: int) -> int:
 
 
 def _not_found(shown: str, namespace: str) -> SegmentNotFoundError:
+    if namespace == DIRECTORY:  # another program's
+        return SegmentNotFoundError(
+            f"there is no segment {shown!r} in {DIRECTORY}: its name is `SharedMemory.name` of the program that made "
+            "it, which may have removed it; arrays with a name of ours are opened with shmarray.open",
+            name=shown,
+        )
     return SegmentNotFoundError(
         f"no array is called {shown!r} in namespace {namespace!r}: it was never created, was unlinked, "
         "or its last holder has gone (keep=True lets an array outlive its holders); see `shmarray ls`",

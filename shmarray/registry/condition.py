@@ -3,6 +3,9 @@
 Not where a worker died while it changed a chunk in place, or a crash-safe call was cut short between two of its parts.
 The array itself remembers that, in words of its descriptor page outside the checksum: whoever opens it later can ask.
 
+Each mark is a byte of its own, written alone: several processes set and clear them at once, and an update of the whole
+word could bring back, or take away, what another has just written.
+
 Invariant: nothing but the user's word (:func:`clean`) takes the mark of unknown content away.
 """
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UNDER_WAY", "UNKNOWN", "clean", "is_dirty", "mark_dirty", "pack_reason", "reason_of", "unpack_reason"]
 
-#: Bits of the word `dirty`.
-UNKNOWN, UNDER_WAY = 1, 2
+#: Where in the page the two marks are: content unknown; a crash-safe call is under way, or was cut short.
+UNKNOWN, UNDER_WAY = DIRTY, DIRTY + 1
 
 _DIRTY = DIRTY >> 3
 
@@ -30,7 +33,7 @@ def mark_dirty(segment: Segment, reason: str) -> None:
     mapping = _page_of(segment)
     if mapping is not None:
         mapping.page[REASON : REASON + REASON_NBYTES] = pack_reason(reason)
-        mapping.words[_DIRTY] |= UNKNOWN
+        mapping.page[UNKNOWN] = 1
 
 
 def clean(segment: Segment) -> None:
@@ -52,7 +55,7 @@ def clean(segment: Segment) -> None:
                     f"a crash-safe call on array {mapping.descriptor.name or mapping.file_name!r} is under way; it can "
                     "be declared clean when that has ended"
                 )
-        mapping.words[_DIRTY] &= ~UNKNOWN
+        mapping.page[UNKNOWN] = 0
         mapping.page[REASON : REASON + REASON_NBYTES] = bytes(REASON_NBYTES)
 
 

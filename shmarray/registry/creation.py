@@ -100,6 +100,8 @@ def _indices(shape: Any) -> tuple[int, ...]:
     with suppress(TypeError):
         return (operator.index(shape),)
     try:
+        if isinstance(shape, str | bytes | dict | set):  # Python could go through these
+            raise TypeError
         return tuple(operator.index(length) for length in shape)
     except TypeError:
         raise TypeError(f"a shape must be an int or a sequence of ints; got {shape!r}") from None

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import CorruptSegmentError
+from shmarray.registry.condition import UNKNOWN, unpack_reason
 from shmarray.registry.names import is_private, is_public, label_of, lock_name
 from shmarray.registry.reclaim import file_names
 from shmarray.registry.removal import OPEN_FLAGS, read_page, try_exclusive
-from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, MAGIC, VERSION, Descriptor, Words
+from shmarray.registry.replay import is_under_way, scratch_named_in
+from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, MAGIC, REASON, REASON_NBYTES, VERSION, Descriptor, Words
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
@@ -32,18 +34,35 @@ class FileState(Enum):
     KEPT = "kept"  #: nobody maps it, and it was made with keep=True
     IN_FLIGHT = "in flight"  #: nobody maps it, and a handle may still be taken
     ORPHAN = "orphan"  #: nobody maps it: the next gc removes it
+    CUT_SHORT = "cut short"  #: the scratch of a crash-safe call that died; the next gc finishes that, and removes it
     NEWER = "newer"  #: of a layout that this version does not know
     CORRUPT = "corrupt"  #: no segment, or a damaged one
     FOREIGN = "foreign"  #: another user's, open to others, or no regular file
 
 
 class InspectedFile(NamedTuple):
-    """One file of the namespace: what to call it, its state, its bytes, and what more there is to say."""
+    """One file of the namespace.
+
+    Attributes
+    ----------
+    label : str
+        What to call it.
+    state : FileState
+    nbytes : int
+    detail : str
+        What more there is to say of the state.
+    unknown : str
+        Why some of its content is unknown; "" where it is as its users think.
+    waits : bool
+        A crash-safe call on it was cut short, and is finished by the next opener or gc.
+    """
 
     label: str
     state: FileState
     nbytes: int
     detail: str = ""
+    unknown: str = ""
+    waits: bool = False
 
 
 def inspect() -> list[InspectedFile]:
@@ -94,14 +113,25 @@ def _inspect(file_name: str) -> InspectedFile | None:
             descriptor = Descriptor.unpack(page, capacity=nbytes - DESCRIPTOR_NBYTES, label=label)
         except CorruptSegmentError as error:
             return InspectedFile(label, FileState.CORRUPT, nbytes, str(error))
-        if held:
-            return InspectedFile(label, FileState.HELD, nbytes)
-        if descriptor.keep:
-            return InspectedFile(label, FileState.KEPT, nbytes)
-        in_flight = Words.of_page(page).is_in_flight
-        return InspectedFile(label, FileState.IN_FLIGHT if in_flight else FileState.ORPHAN, nbytes)
+        found = InspectedFile(label, _state(descriptor, Words.of_page(page), held=held), nbytes)
     finally:
         os.close(fd)
+    if page[UNKNOWN]:
+        reason = unpack_reason(page[REASON : REASON + REASON_NBYTES])
+        found = found._replace(unknown=reason or "nobody has said why")
+    if scratch := scratch_named_in(page):
+        found = found._replace(waits=not is_under_way(scratch))
+    return found
+
+
+def _state(descriptor: Descriptor, words: Words, *, held: bool) -> FileState:
+    if held:
+        return FileState.HELD
+    if words.journal:
+        return FileState.CUT_SHORT
+    if descriptor.keep:
+        return FileState.KEPT
+    return FileState.IN_FLIGHT if words.is_in_flight else FileState.ORPHAN
 
 
 def lock_holders() -> list[int]:

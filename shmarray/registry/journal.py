@@ -5,12 +5,14 @@ the window is whole (COMMIT), its chunks are copied to where they belong, and a 
 committed can be copied by anyone, any number of times: by another worker, by the caller, and, where that is dead, by
 whoever opens one of the arrays next, and by gc (:mod:`shmarray.registry.replay`).
 
-Invariant: from before its first byte is changed until all that is committed is in place, an array that has a name
-names the scratch in its descriptor page.
+Invariants: from before its first byte is changed until all that is committed is in place, an array that has a name
+names the scratch in its descriptor page. The call is the business of the process that made it alone: a forked child
+neither finishes it nor keeps it from being finished.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,10 +26,11 @@ from shmarray.errors import ShmArrayError
 from shmarray.registry.condition import UNDER_WAY, UNKNOWN, pack_reason
 from shmarray.registry.creation import create
 from shmarray.registry.names import is_private
-from shmarray.registry.replay import Outcome, finish_dead_call, scratch_named_in
+from shmarray.registry.replay import Outcome, finish_for, scratch_named_in
 from shmarray.registry.scratch import COMMITTED, TEXT, Layout, Window, bytes_at
 from shmarray.registry.store import store
-from shmarray.segment.descriptor import DIRTY, JOURNAL, REASON, REASON_NBYTES, SCRATCH, SCRATCH_NBYTES
+from shmarray.segment import libc
+from shmarray.segment.descriptor import JOURNAL, REASON, REASON_NBYTES, SCRATCH, SCRATCH_NBYTES
 from shmarray.segment.failpoints import ARMED, reach
 from shmarray.segment.libc import fcntl
 
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
 __all__ = ["Changed", "Journal"]
 
 _OFD_SETLK = 37
-_DIRTY, _JOURNAL = DIRTY >> 3, JOURNAL >> 3
+_JOURNAL = JOURNAL >> 3
+
+#: Of the calls that are under way in this process, what a forked child must let go of.
+_open: dict[int, Journal] = {}
 
 
 class Changed(NamedTuple):
@@ -74,6 +80,8 @@ class Journal:
         By chunk: 1 when it is in its place.
     named : bool
         Others can find one of the arrays, and so finish the call if this process dies.
+    abandoned : bool
+        This process is a child that was forked in the middle of the call, which its parent goes on with.
     """
 
     def __init__(self, task: str, grid: ChunkGrid, axis: int, extent: int, arrays: Sequence[Changed]) -> None:
@@ -82,6 +90,7 @@ class Journal:
         #: Whose pages are written: each segment once.
         self._pages = [mapping for mapping in mappings.values() if _can_be_found(mapping)]
         self.named = bool(self._pages)
+        self.abandoned = False
         described = [(_file_of(array.segment.mapping), array.offset, array.strides, array.itemsize) for array in arrays]
         self.layout = Layout.plan(task, grid, axis, extent, described)
         text = self.layout.text()
@@ -95,16 +104,39 @@ class Journal:
         memory[TEXT : TEXT + len(text)] = np.frombuffer(text, np.uint8)
 
     def __enter__(self) -> Journal:
-        if self.named:
-            self._say_in_pages()
+        _open[id(self)] = self
+        try:
+            if self.named:
+                self._say_in_pages()
+        except BaseException:
+            _open.pop(id(self), None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.put_rest_in_place()
-        if self.named:
-            self._clear_pages()
+        try:
+            if not self.abandoned:
+                self.put_rest_in_place()
+                if self.named:
+                    self._clear_pages()
+        finally:
+            _open.pop(id(self), None)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: have no part in the call, and keep nobody from finishing it if the parent dies.
+
+        The lock that says that the caller lives belongs to the open file, which a descriptor or a mapping here would
+        keep; so other memory takes the place of the scratch.
+        """
+        self.abandoned = True
+        mapping = self.segment.mapping
+        libc.cover(mapping.address, mapping.length)
+        store.with_fd.pop(mapping, None)
+        if mapping.fd >= 0:
+            os.close(mapping.fd)
+            mapping.fd = -1
 
     def open_window(self, first: int, stop: int) -> int:
         """Begin with chunks `first` to `stop`; the element along the axis that the scratch begins with."""
@@ -128,7 +160,7 @@ class Journal:
 
     def put_rest_in_place(self) -> None:
         """Copy those committed chunks that are not in their places, in this process."""
-        if not self._window.committed:
+        if not self._window.committed or self.abandoned:
             return
         scratch = self.segment.address
         first, stop, _, begins, _ = self._window
@@ -143,8 +175,10 @@ class Journal:
 
     def _say_in_pages(self) -> None:
         mapping = self.segment.mapping
-        # Held through the open file by this process, and by a forked child of it, as long as it has the scratch.
+        # Held through the open file, as long as this process has the scratch (see `leave_to_parent`).
         lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0)
+        if ARMED:
+            reach("commit.lock")
         fcntl.fcntl(mapping.fd, _OFD_SETLK, lock)
         mapping.words[_JOURNAL] = 1
         if ARMED:
@@ -168,13 +202,15 @@ class Journal:
                     if not other:
                         if ARMED:
                             reach("commit.name")
-                        mapping.page[SCRATCH : SCRATCH + SCRATCH_NBYTES] = field
-                        if not mapping.words[_DIRTY] & UNKNOWN:
+                        # The first byte last: killed in between, no part of a name is taken for one.
+                        mapping.page[SCRATCH + 1 : SCRATCH + SCRATCH_NBYTES] = field[1:]
+                        mapping.page[SCRATCH] = field[0]
+                        if not mapping.page[UNKNOWN]:
                             mapping.page[REASON : REASON + REASON_NBYTES] = reason
-                        mapping.words[_DIRTY] |= UNDER_WAY
+                        mapping.page[UNDER_WAY] = 1
                         break
                 # The one before may have died. Its arrays were held all the time, so nobody has opened them since.
-                if finish_dead_call(other) is Outcome.UNDER_WAY:
+                if finish_for(mapping, other) is Outcome.UNDER_WAY:
                     raise ShmArrayError(
                         f"{self.layout.task}: another crash-safe call on array "
                         f"{mapping.descriptor.name or mapping.file_name!r} is under way; let such calls come one after "
@@ -194,15 +230,25 @@ class Journal:
                 continue
             if ARMED:
                 reach("commit.clear")
-            if not mapping.words[_DIRTY] & UNKNOWN:
+            if not mapping.page[UNKNOWN]:
                 mapping.page[REASON : REASON + REASON_NBYTES] = bytes(REASON_NBYTES)
-            mapping.words[_DIRTY] &= ~UNDER_WAY
+            mapping.page[UNDER_WAY] = 0
+            mapping.page[SCRATCH] = 0  # before the rest of the name, as it came after it
             mapping.page[SCRATCH : SCRATCH + SCRATCH_NBYTES] = bytes(SCRATCH_NBYTES)
         if ARMED:
             reach("commit.unlink")
         self.segment.mapping.words[_JOURNAL] = 0
         with suppress(ShmArrayError):  # somebody has removed it by hand, or the namespace is busy: gc sees to it
             store.unlink(self.segment.mapping)
+
+
+def _after_fork_in_child() -> None:
+    for journal in _open.values():
+        journal.leave_to_parent()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _can_be_found(mapping: Mapping) -> bool:

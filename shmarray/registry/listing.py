@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
 from shmarray.registry.attachment import _check_file, _not_found, _open
 from shmarray.registry.condition import unpack_reason
@@ -46,7 +47,9 @@ class SegmentInfo(NamedTuple):
     dtype : numpy.dtype
     nbytes : int
         Bytes of data.
-    chunks : tuple of int or None
+    chunks : tuple of int
+        Shape of one piece of work, as `SharedArray.chunks` has it: what it was made with, or else what
+        `config.chunk_nbytes` makes of its shape.
     keep : bool
     created : float
         Seconds since the epoch.
@@ -66,7 +69,7 @@ class SegmentInfo(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     nbytes: int
-    chunks: tuple[int, ...] | None
+    chunks: tuple[int, ...]
     keep: bool
     created: float
     creator_pid: int
@@ -89,7 +92,8 @@ class Usage(NamedTuple):
     recycled : int
         Of these, kept by this process for reuse.
     free : int
-        What a new segment could take.
+        What an array made now by this process may take at most: the least of what memory, control groups and
+        the quota leave, those kept for reuse counted as free, since they go first.
     limit : int or None
         `config.max_nbytes`.
     """
@@ -168,7 +172,8 @@ def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> Segm
         shape=descriptor.shape,
         dtype=descriptor.dtype,
         nbytes=descriptor.nbytes,
-        chunks=descriptor.chunks,
+        chunks=descriptor.chunks
+        or normalize_chunks(None, descriptor.shape, descriptor.dtype.itemsize, config.chunk_nbytes),
         keep=descriptor.keep,
         created=descriptor.created_ns / 1e9,
         creator_pid=descriptor.creator_pid,
@@ -242,8 +247,18 @@ def usage() -> Usage:
     >>> made = sa.registry.create(1000, "u1")
     >>> sa.registry.usage().used >= 1000
     True
+    >>> with sa.config.override(max_nbytes=100_000_000):
+    ...     sa.registry.usage().free < 100_000_000
+    True
     """
-    used, in_flight = _survey(config.namespace)
+    namespace, limit = config.namespace, config.max_nbytes
+    used, in_flight = _survey(namespace)
     with store:
         recycled = store.warm.nbytes
-    return Usage(used, in_flight, recycled, free_nbytes(), config.max_nbytes)
+        ours = sum(mapping.length for mapping in store.warm if mapping.namespace == namespace)
+    free = free_nbytes() + recycled
+    if limit is not None:
+        free = min(free, limit - (used - ours))
+    # A file is whole pages, one of them the descriptor.
+    free = free // DESCRIPTOR_NBYTES * DESCRIPTOR_NBYTES - DESCRIPTOR_NBYTES
+    return Usage(used, in_flight, recycled, max(0, free), limit)

@@ -157,6 +157,8 @@ class NamespaceLock:
                 reach("names.forget")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             prefix, lock = f"{namespace}~", lock_name(namespace)
+            if ARMED:
+                reach("names.list")
             alone = not any(name.startswith(prefix) and name != lock for name in os.listdir(DIRECTORY))
             if alone and os.fstat(fd).st_nlink:
                 if ARMED:

@@ -142,6 +142,8 @@ def gc() -> list[str]:
         label = _reclaim(name, namespace, timeout_s=_GC_PATIENCE_S)
         if label is not None and not is_private(name):
             reclaimed.append(label if is_public(name) else name)
+    if ARMED:
+        reach("gc.end")
     if os.path.exists(f"{DIRECTORY}/{lock_name(namespace)}"):
         with store, suppress(ShmArrayError):
             store.names.prepare(namespace)
@@ -244,8 +246,8 @@ def unlink_file(
             status = None
         if status is None or (key is not None and (status.st_dev, status.st_ino) != key):
             raise SegmentNotFoundError(
-                f"no array is called {label!r} in namespace {namespace!r}: it was unlinked, or its last "
-                "holder has gone",
+                f"no array is called {label!r} in namespace {namespace!r}: it was never created, was unlinked, "
+                "or its last holder has gone; see `shmarray ls`",
                 name=label,
             )
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

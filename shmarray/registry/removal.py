@@ -96,7 +96,11 @@ def destroy_held(names: NamespaceLock, mapping: Mapping) -> bool:
     with names.held(mapping.namespace, timeout_s=DROP_PATIENCE_S, when_stuck=False):
         if ARMED:
             reach("destroy.lock")
-        if not try_exclusive(mapping.fd) or not is_at(path, mapping.key):
+        if not try_exclusive(mapping.fd):
+            return False
+        if ARMED:
+            reach("destroy.look")
+        if not is_at(path, mapping.key):
             return False
         if ARMED:
             reach("destroy.read")

@@ -160,6 +160,8 @@ def _is_sole_opener(fd: int) -> bool:
         if ARMED:
             reach("detach.lease")
         fcntl.fcntl(fd, _SETSIG, _SIGURG)
+        if ARMED:
+            reach("detach.lease-taken")
         fcntl.fcntl(fd, _SETLEASE, fcntl.F_WRLCK)
         if ARMED:
             reach("detach.lease-back.unlock")

@@ -13,6 +13,9 @@ destroy    the last holder removes the file
 gc         looking at a file that may be nobody's, and removing it
 unlink     removing a name because the user says so
 publish    giving a nameless segment a name, for a handle
+commit     a crash-safe call: scratch named, window by window committed and copied, scratch removed
+replay     finishing such a call whose caller has died
+copy       in a worker: a committed chunk is copied to its place
 names      the namespace's lock: opened, taken, given back
 dispatch   the caller's side of a call: page, workers, messages, the opening, the wait
 worker     a worker's side: waiting, messages, mapping segments, chunks done

@@ -23,6 +23,7 @@ __all__ = [
     "LINUX",
     "PAGE",
     "advise_huge",
+    "cover",
     "fcntl",
     "fence",
     "init_robust_mutex",
@@ -39,7 +40,7 @@ LINUX = sys.platform.startswith("linux")
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _PROT_READ, _PROT_WRITE = 1, 2
-_MAP_SHARED, _MAP_PRIVATE = 1, 2
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 1, 2, 0x10, 0x20
 _MADV_HUGEPAGE, _MADV_POPULATE_WRITE = 14, 23
 _AT_FDCWD = -100
 _AT_SYMLINK_FOLLOW = 0x400
@@ -114,6 +115,13 @@ def unmap(address: int, nbytes: int) -> None:
     """Undo :func:`map_descriptor`."""
     if _munmap(address, nbytes) != 0:
         raise _failure("munmap")
+
+
+def cover(address: int, nbytes: int) -> None:
+    """Put private pages of zeros in the place of a mapping: the file is let go of, and the address stays valid."""
+    flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+    if _mmap(address, nbytes, _PROT_READ | _PROT_WRITE, flags, -1, 0) == _FAILED:
+        raise _failure(f"mmap of {nbytes} private bytes")
 
 
 def advise_huge(address: int, nbytes: int) -> None:

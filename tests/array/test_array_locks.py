@@ -123,7 +123,7 @@ def test_processes_exclude_each_other() -> None:
         assert not lock.recovered
 
 
-def test_a_killed_holder_gives_it_back_at_once() -> None:
+def test_row_46_a_killed_holder_gives_it_back_at_once() -> None:
     a = sa.zeros(1, name="killed")
     process = holder("killed")
     process.kill()
@@ -134,7 +134,7 @@ def test_a_killed_holder_gives_it_back_at_once() -> None:
         assert not lock.recovered
 
 
-def test_a_forked_child_of_the_killed_holder_does_not_keep_it() -> None:
+def test_row_46_a_forked_child_of_the_killed_holder_does_not_keep_it() -> None:
     a = sa.zeros(2, int, name="forked")
     process = holder(
         "forked", "child = os.fork(); a[1 if child else 0] = child or os.getpid(); child or sys.stdin.read()"

@@ -46,11 +46,16 @@ def test_index_outside_the_grid_is_refused():
         ((0, 1), "at least 1"),
         ((-2, 1), "at least 1"),
         ((1,), "one extent for each of 2"),
-        ("ab", "one extent for each"),
     ],
 )
 def test_bad_chunks_are_refused(chunks, problem):
     with pytest.raises(ValueError, match=problem):
+        normalize_chunks(chunks, (4, 4), 8, 100)
+
+
+@pytest.mark.parametrize("chunks", ["ab", 1.5, (1, None), {1, 2}])
+def test_chunks_of_another_type_are_refused(chunks):
+    with pytest.raises(TypeError, match="chunks must be an integer or a sequence of integers; got"):
         normalize_chunks(chunks, (4, 4), 8, 100)
 
 

@@ -60,13 +60,46 @@ def test_ls_of_another_namespace_sees_its_own_alone(run: Run) -> None:
 def test_ls_shows_unnamed_arrays_and_handles_on_their_way(run: Run) -> None:
     text = pickle.dumps(sa.zeros(3))
     lines = run("ls").output.splitlines()
-    assert "(unnamed)" in lines[1]
-    assert lines[1].rstrip().endswith("in flight")
+    assert lines[1].endswith("in flight  (unnamed)")
     (entry,) = json.loads(run("ls", "--json").output)
     assert entry["in_flight"] is True
     array = pickle.loads(text)
     assert json.loads(run("ls", "--json").output)[0]["in_flight"] is False
     del array
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_long_names_are_shown_whole(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    name = "n" * 150
+    array = sa.zeros(3, [("low", "f4"), ("when", "M8[ns]")], name=name)
+    lines = run("ls").output.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("NAME")
+    assert "2 fields" in lines[1]
+    assert lines[1].endswith(name)
+    assert f"{name}\n" in run("info", name).output
+    del array
+
+
+def test_holders_beyond_a_few_are_counted() -> None:
+    from shmarray.cli.listing import _holders
+
+    array = sa.zeros(3, name="alpha")
+    entry = sa.registry.info("alpha")._replace(holders=tuple(range(10, 17)))
+    assert _holders(entry, most=4) == "10, 11, 12, 13, 3 more"
+    assert _holders(entry).endswith("15, 16")
+    del array
+
+
+def test_chunks_are_the_arrays_in_every_view_of_them(run: Run) -> None:
+    for index, chunks in enumerate((None, (2, 1000))):
+        array = sa.zeros((600, 1000), name=f"a{index}", chunks=chunks)
+        assert sa.registry.info(f"a{index}").chunks == array.chunks
+        assert json.loads(run("info", f"a{index}", "--json").output)["chunks"] == list(array.chunks)
+        assert f"{array.chunks[0]} x {array.chunks[1]}" in run("info", f"a{index}").output
+        del array
 
 
 def test_tables_in_a_pipe_are_not_folded() -> None:
@@ -103,7 +136,8 @@ def test_rm_removes_several_and_reports_the_missing(run: Run) -> None:
     result = run("rm", "alpha", "missing", "beta")
     assert result.exit_code == 1
     assert result.stdout == "removed alpha\nremoved beta\n"
-    assert "missing" in result.stderr
+    assert result.stderr.startswith("Error: no array is called 'missing' in namespace")
+    assert "never created, was unlinked, or its last holder has gone; see `shmarray ls`" in result.stderr
     assert arrays[0].sum() == 0, "whoever holds an array keeps its data"
     assert run("rm", "--force", "missing").exit_code == 0
 

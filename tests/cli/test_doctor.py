@@ -17,10 +17,12 @@ import shmarray as sa
 from shmarray.cli.doctor import compilation, installation, memory, segments
 from shmarray.cli.doctor.finding import Finding, Verdict
 from shmarray.cli.main import cli
-from shmarray.registry import names
+from shmarray.registry import condition, names
 from shmarray.registry.inspection import FileState, inspect, lock_holders
 from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, Descriptor
 from shmarray.segment.mapping import DIRECTORY
+from tests.crash.operations import OPERATIONS
+from tests.crash.prelude import PRELUDE
 from tests.processes import holding, run_python, wait_until
 
 
@@ -197,3 +199,49 @@ def test_no_place_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_wrong_needs_a_remedy() -> None:
     with pytest.raises(ValueError, match="names no remedy"):
         Finding("x", Verdict.WRONG, "y")
+
+
+def test_arrays_of_unknown_content_are_told_with_the_reason(namespace: str) -> None:
+    array = sa.zeros(3, name="spoilt")
+    assert wrongs(segments.check_segments()) == []
+    condition.mark_dirty(array.shm, "add changed it in place, and chunk 2 is unknown")
+    (finding,) = wrongs(segments.check_segments())
+    assert "'spoilt' is dirty: add changed it in place, and chunk 2 is unknown" in finding.text
+    assert "array.clean()" in finding.remedy
+    array.clean()
+    assert wrongs(segments.check_segments()) == []
+
+
+def test_a_call_that_was_cut_short_is_told_until_gc_has_finished_it(namespace: str) -> None:
+    def told(failpoint: str) -> list[str]:
+        run_python(PRELUDE + OPERATIONS + CALL, "replay", failpoint)
+        return [one.text for one in wrongs(segments.check_segments())]
+
+    assert told("none") == [], "while the caller lives, and after a call that has ended"
+    scratch, *arrays = told("commit.copied:1:kill")
+    assert "of crash-safe calls whose callers were killed" in scratch
+    assert [text.partition(" waits ")[0] for text in arrays] == ["array 'u'", "array 'v'"]
+    assert {one.state for one in inspect()} == {FileState.KEPT, FileState.CUT_SHORT}, "the doctor only looks"
+    sa.registry.gc()
+    dirty = [one.text for one in wrongs(segments.check_segments())]
+    assert len(dirty) == 2
+    assert all("is dirty: task was cut short: chunks 0 to 1 of 4 are done" in text for text in dirty)
+    for name in ("u", "v"):
+        sa.open(name).clean()
+        sa.unlink(name)
+
+
+#: A call on the arrays "u" and "v"; stopped in its middle, the doctor finds nothing wrong.
+CALL = """
+from shmarray.cli.doctor.segments import check_segments
+if sys.argv[2] == "none":
+    two_to_change()
+    child = fork(call, failpoint="commit.copied:1:stop")
+    os.waitpid(child, os.WUNTRACED)
+    assert [one for one in check_segments() if one.verdict.value == "wrong"] == []
+    os.kill(child, signal.SIGCONT)
+    assert wait(child) == 0
+else:
+    two_to_change()
+    assert wait(fork(call, failpoint=sys.argv[2])) == -signal.SIGKILL
+"""

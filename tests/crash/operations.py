@@ -9,8 +9,11 @@ from __future__ import annotations
 OPERATIONS = '''
 import pickle
 from shmarray.errors import ShmArrayError
-from shmarray.registry import attachment, reclaim, references
+from shmarray.registry import attachment, condition, reclaim, references
 from shmarray.registry import store as store_module
+from shmarray.chunks import ChunkGrid
+from shmarray.registry.journal import Changed, Journal
+from shmarray.registry.scratch import bytes_at
 from shmarray.registry.store import store
 
 held = []          # what an operation holds; dropped by drop_all
@@ -104,6 +107,55 @@ def a_handle():
     os.close(read)
 
 
+# A crash-safe call on two arrays, as the engine makes it, but that this process does everything.
+
+BEFORE, AFTER = {"u": 3, "v": 5}, {"u": 13, "v": 15}
+
+def two_to_change():
+    drop_all()
+    for name, value in BEFORE.items():
+        made(name, value, 40, keep=True, if_exists="replace")
+    drop_all()
+
+def call():
+    segments = [registry.attach(name) for name in BEFORE]
+    grid = ChunkGrid((40,), (10,))
+    with Journal("task", grid, 0, 20, [Changed(segment, 0, (1,), 1) for segment in segments]) as journal:
+        for first in (0, 2):   # two windows, of two chunks each
+            journal.open_window(first, first + 2)
+            for block, value in zip(journal.layout.blocks, AFTER.values()):
+                at = journal.segment.address + block.scratch_offset
+                bytes_at(at, 20)[:] = value
+            journal.commit()
+            journal.put_rest_in_place()
+
+def one_cut_short():
+    two_to_change()
+    if sys.argv[1] == "replay":
+        assert wait(fork(call, failpoint="commit.copied:1:kill")) == -signal.SIGKILL
+
+def open_one():
+    held.append(registry.attach("u"))
+
+def how_far(by_whom="nobody"):
+    """How many chunks are done: the first ones, the same ones in both arrays, windows whole, and the arrays know it.
+
+    (Of a call whose caller lives the engine tells the arrays; see test_exactly_once.py.)
+    """
+    done = set()
+    for name in BEFORE:
+        segment = registry.attach(name)
+        values, dirty, reason = bytes(segment.buf), condition.is_dirty(segment), condition.reason_of(segment)
+        count = values.count(AFTER[name])
+        assert values == bytes([AFTER[name]] * count + [BEFORE[name]] * (40 - count)), (name, values)
+        assert by_whom == "me" or dirty == (0 < count < 40), (count, reason)
+        assert not dirty or "chunks 0 to 1 of 4 are done" in reason, reason
+        done.add(count)
+    (count,) = done
+    assert count in (0, 20, 40), count
+    return count
+
+
 #: operation -> its variants: (what is done before, the operation)
 VARIANTS = {
     "create": [
@@ -116,7 +168,24 @@ VARIANTS = {
     "gc": [(one_orphan, collect)],
     "unlink": [(one_unheld, unlink)],
     "publish": [(one_nameless, publish)],
+    "commit": [(two_to_change, call)],
+    "replay": [(one_cut_short, open_one), (one_cut_short, collect)],
 }
+
+#: Where an operation is killed, stopped, refused: at all steps, or at its own, where others' are tried apart.
+POINTS = {"commit": "commit", "replay": "replay"}.get(sys.argv[1], "any")
+
+def check(*by_whom):
+    "What must hold for others, wherever the operation was killed: the name is free or leads to a whole array."
+    assert set(bytes(registry.attach("kept").buf)) == {7}
+    if sys.argv[1] in ("commit", "replay"):
+        return how_far(*by_whom)
+    try:
+        segment = registry.attach("x")
+        assert segment.nbytes in (5000, 5_000_000), segment.nbytes
+        del segment
+    except SegmentNotFoundError:
+        held.append(registry.create(5000, "u1", name="x"))
 
 #: Both ways to make a file, where that makes a difference; the second is row 51.
 WAYS = ("", "1") if sys.argv[1] in ("create", "detach", "destroy") else ("",)
@@ -134,10 +203,11 @@ def settle():
         if name != NAMESPACE + "~kept" and size >= 4096:
             os.pwrite(fd, bytes(8), size - 4096 + 3152)   # the deadline of a handle
         os.close(fd)
-    try:
-        registry.unlink("x")
-    except SegmentNotFoundError:
-        pass
+    for name in ("x", "u", "v"):
+        try:
+            registry.unlink(name)
+        except SegmentNotFoundError:
+            pass
     registry.gc()
     assert files() == [NAMESPACE + "~kept"], files()
     assert set(bytes(registry.attach("kept").buf)) == {7}

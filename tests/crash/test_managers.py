@@ -99,7 +99,7 @@ def _read_until_dropped(end: socket.socket) -> bytes:
 # --- row 44: strangers --------------------------------------------------------------------------------------
 
 
-def test_silent_clients_are_dropped_and_keep_nobody_waiting(hasty: ArrayManager) -> None:
+def test_row_44_silent_clients_are_dropped_and_keep_nobody_waiting(hasty: ArrayManager) -> None:
     silent = [_connected(hasty.address) for _ in range(5)]
     assert hasty.array(5).size == 5
     for end in silent:
@@ -124,7 +124,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_dropped_too(hasty: ArrayMana
         wait_until(is_dropped)
 
 
-def test_a_flood_of_silent_clients_keeps_nobody_out(cramped: ArrayManager) -> None:
+def test_row_44_a_flood_of_silent_clients_keeps_nobody_out(cramped: ArrayManager) -> None:
     flood = [_connected(cramped.address) for _ in range(100)]
     array = cramped.array(10, name="in-the-flood")
     array += 1
@@ -168,7 +168,7 @@ while True:
         flood.stdout.close()
 
 
-def test_a_wrong_key_is_refused_and_told_nothing_more(serving: ArrayManager) -> None:
+def test_row_44_a_wrong_key_is_refused_and_told_nothing_more(serving: ArrayManager) -> None:
     for _ in range(3):
         with pytest.raises(AuthenticationError):
             ArrayManager(serving.address, b"wrong").connect()
@@ -213,7 +213,7 @@ def test_nothing_of_a_stranger_is_unpickled_or_believed(serving: ArrayManager, t
     assert not (tmp_path / "exploded").exists()
 
 
-def test_another_user_is_hung_up_on() -> None:
+def test_row_44_another_user_is_hung_up_on() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     folder = tempfile.mkdtemp(prefix="shmarray-test-")
@@ -250,7 +250,7 @@ def _line(manager: ArrayManager, name: str) -> Line:
     return line
 
 
-def test_malformed_frames_are_refused_and_change_nothing(serving: ArrayManager) -> None:
+def test_row_44_malformed_frames_are_refused_and_change_nothing(serving: ArrayManager) -> None:
     array = serving.array(1000, "i4", name="target")
     array += 7
     good: list[bytes] = []
@@ -361,7 +361,7 @@ def _killed_first(manager: ArrayManager, function: Any) -> Any:
 
 
 @pytest.mark.parametrize("direction", ["read", "write"])
-def test_a_manager_killed_in_a_transfer_is_a_named_error_and_arrays_live_on(
+def test_row_45_a_manager_killed_in_a_transfer_is_a_named_error_and_arrays_live_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
 ) -> None:
     address = str(tmp_path / "socket")
@@ -447,7 +447,7 @@ array[...] = np.ones(array.shape)
         wait_until(lambda: sa.registry.list() == [])
 
 
-def test_of_several_that_restart_at_once_one_wins(tmp_path: Path) -> None:
+def test_row_45_of_several_that_restart_at_once_one_wins(tmp_path: Path) -> None:
     run_python(
         PRELUDE
         + """

@@ -1,13 +1,10 @@
 """Who holds a segment, and what the limits of a process or a machine do to it: rows 10 to 20 of the fault table.
 
-Rows 11, 12 and 18 are in test_lifecycle.py.
+Rows 11 and 12 are in test_lifecycle.py, row 18 in test_full_memory.py.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -299,24 +296,6 @@ registry.trim()
 assert files() == [], files()
 """
     run(code)
-
-
-@pytest.fixture
-def memory_group() -> Iterator[tuple[Path, Path]]:
-    """A memory control group of 96 MiB: where its processes are named, and its own folder. Of either version."""
-    name = f"shmarray-test-{os.getpid()}"
-    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
-        group = Path(root) / name
-        with suppress(OSError):
-            group.mkdir()
-            try:
-                (group / limit).write_text(str(96 << 20))
-                yield group / "cgroup.procs", group
-                return
-            finally:
-                with suppress(OSError):
-                    group.rmdir()
-    pytest.skip("needs the right to make a memory control group")
 
 
 def test_row_20_a_memory_control_groups_limit_is_an_error_before_it_kills(memory_group: tuple[Path, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import operator
+import re
 import types
 from math import log as math_log
 
@@ -16,6 +17,7 @@ from numpy import exp as from_numpy
 
 from shmarray import jit
 from shmarray.jit import substitution
+from shmarray.kernels import math as fast  # its import registers the products, which no stub stands for
 from tests.jit.loops import apply, compiled, whole
 
 X = np.array([0.5, 1.0, 2.0])
@@ -125,6 +127,10 @@ def from_closure(function):
     return lambda x, y: function(x)
 
 
+def negative_from_closure(function):
+    return lambda x, y: -function(x)
+
+
 def module_from_closure(module):
     return lambda x, y: module.exp(x)
 
@@ -174,8 +180,55 @@ def test_two_arguments_and_the_operator():
     np.testing.assert_array_equal(apply(compiled(in_place).entry, X, Y), X * 100 + Y)
 
 
-def test_whole_exponents_stay_numbas_own():
-    np.testing.assert_array_equal(apply(compiled(lambda x, y: x**2 + y ** int(y)).entry, X, Y), X**2 + Y**Y)
+def test_exponents_that_one_instruction_answers_stay_numbas_own(table):
+    table[pow] = fake_power
+
+    def kernel(x, y):
+        return x**2 + pow(y, 2.0) + x**0.5 + np.power(y, -1) + x**1
+
+    expected = X**2 + Y**2 + np.sqrt(X) + 1 / Y + X
+    np.testing.assert_allclose(apply(compiled(kernel).entry, X, Y), expected, rtol=1e-15)
+
+
+def test_other_whole_exponents_are_products_where_the_code_names_them_and_powers_where_not():
+    for kernel in (lambda x, y: x**7, lambda x, y: np.power(x, 7)):
+        np.testing.assert_array_equal(apply(compiled(kernel).entry, X, Y), X**7)
+    np.testing.assert_array_equal(apply(compiled(lambda x, y: x ** int(y)).entry, X, Y), X * 100 + Y)
+    # Beyond the longest product that is worth it, and fractions.
+    np.testing.assert_array_equal(apply(compiled(lambda x, y: x**1000).entry, X, Y), X * 100 + 1000)
+    np.testing.assert_array_equal(apply(compiled(lambda x, y: x**-0.5).entry, X, Y), X * 100 - 0.5)
+    # A power of integers stays one.
+    assert jit.scalar(lambda x: x**3)(5) == 125
+    assert jit.return_type(jit.scalar(lambda x: x**3), (numba.int64,)) == numba.int64
+
+
+def test_the_real_table_leaves_no_power_to_the_c_library(monkeypatch):
+    monkeypatch.undo()
+    # Functions of other tests would be found in the cache, with what the table above made of them.
+    for kernel in (
+        lambda x, y: 2 * x**y,
+        lambda x, y: 2 * pow(x, y),
+        lambda x, y: 2 * math.pow(x, y),
+        lambda x, y: 2 * np.float_power(x, y),
+        lambda x, y: 2 * x ** int(y),
+    ):
+        np.testing.assert_array_equal(apply(compiled(kernel).entry, X, Y), 2 * X**Y)
+        single = jit.scalar(kernel)
+        single.compile((numba.float64, numba.float64))
+        assert not re.search(r"\bpowf?\b", single.inspect_asm()[single.signatures[0]])
+        arguments = (numba.float32, numba.float32)
+        unchanged = jit.return_type(jit.scalar(kernel, precise=True), arguments)
+        assert jit.return_type(single, arguments) == unchanged
+
+
+def test_functions_that_numpy_lacks_are_replaced_too(monkeypatch):
+    monkeypatch.undo()
+    for name in ("erf", "erfc", "lgamma"):
+        standard = getattr(math, name)
+        kernel = negative_from_closure(standard)
+        exact = [-standard(value) for value in X]
+        np.testing.assert_allclose(apply(compiled(kernel).entry, X, Y), exact, rtol=1e-15, atol=1e-16)
+        assert standard in fast.SUBSTITUTES
 
 
 def test_types_stay_as_they_are():

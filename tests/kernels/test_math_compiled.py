@@ -14,31 +14,33 @@ import pytest
 from llvmlite import binding
 
 from shmarray.kernels import math as fast
-from tests.kernels.ulp import FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
+from tests.kernels.ulp import FAMILIES, FUNCTIONS, TWO_ARGUMENTS, compiled, evaluate
 
 PACKED = re.compile(r"\bv(?:fn?m(?:add|sub)\w*|mul|add|sub|div)p[sd]\s.*%[yz]mm")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86-64 instructions")
 @pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2"), reason="needs AVX2")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_a_loop_over_the_function_is_vector_code(name, dtype):
-    arguments = [np.ones(4, dtype)] * (2 if name in TWO_ARGUMENTS else 1)
-    evaluate(name, *arguments)
-    loop = compiled(name)
-    signature = next(s for s in loop.signatures if s[0].dtype == numba.from_dtype(np.dtype(dtype)))
-    assembly = loop.inspect_asm(signature)
-    assert len(PACKED.findall(assembly)) >= 3
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loop_over_the_function_is_vector_code(family):
+    for name in FAMILIES[family]:
+        for dtype in (np.float32, np.float64):
+            arguments = [np.ones(4, dtype)] * (2 if name in TWO_ARGUMENTS else 1)
+            evaluate(name, *arguments)
+            loop = compiled(name)
+            signature = next(s for s in loop.signatures if s[0].dtype == numba.from_dtype(np.dtype(dtype)))
+            assert len(PACKED.findall(loop.inspect_asm(signature))) >= 3, f"{name} of {dtype.__name__}"
 
 
 def test_every_function_of_numpy_and_of_the_standard_library_has_its_substitute():
     for name in FUNCTIONS:
-        assert fast.SUBSTITUTES[getattr(np, name)] is getattr(fast, name)
+        if hasattr(np, name):
+            assert fast.SUBSTITUTES[getattr(np, name)] is getattr(fast, name)
     names = (
-        "acos acosh asin asinh atan atan2 atanh cos cosh exp expm1 hypot log log10 log1p log2 pow sin sinh"
+        "acos acosh asin asinh atan atan2 atanh cos cosh erf erfc exp expm1 hypot lgamma log log10 log1p log2 pow "
+        "sin sinh tan tanh"
     )
-    for name in [*names.split(), "tan", "tanh"]:
+    for name in names.split():
         assert getattr(math, name) in fast.SUBSTITUTES
 
 
@@ -104,7 +106,8 @@ def test_a_literal_integer_beside_float32_does_not_widen_it():
 def test_called_from_python_the_functions_are_numpy_s():
     for name in sorted(set(FUNCTIONS) - TWO_ARGUMENTS):
         point = 1.5 if name == "arccosh" else 0.5
-        assert getattr(fast, name)(point) == getattr(np, name)(point)
+        theirs = np if hasattr(np, name) else math
+        assert getattr(fast, name)(point) == getattr(theirs, name)(point)
     for name in TWO_ARGUMENTS:
         assert getattr(fast, name)(1.0, 2.0) == getattr(np, name)(1.0, 2.0)
 

@@ -289,9 +289,9 @@ def test_a_halo_and_working_in_place_are_refused_together(jit):
     ("halo", "error", "message"),
     [
         (-1, ValueError, "must not be negative"),
-        ((1, 1, 1), ValueError, "one integer or 2"),
+        ((1, 1, 1), ValueError, "one integer, or one for each dimension"),
         (0.5, TypeError, "halo"),
-        ("1", TypeError, "halo must be one integer or 2 of them; got '1'"),
+        ("1", TypeError, "halo must be one integer, or one for each dimension; got '1'"),
     ],
 )
 def test_bad_halos_are_named(halo, error, message):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from shmarray.pool import current_worker
+from shmarray.pool import current_worker, diagnosis
 from shmarray.pool.diagnosis import MemoryKills, read_counter
 from tests.processes import wait_until
 
@@ -205,8 +205,13 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
     def die(chunk):
         os.kill(os.getpid(), 9)
 
-    for kills, killer in (((0, 10**9), "the kernel's out-of-memory"), ((10**9, 10**9), "memory limit was reached")):
+    for kills, limits, killer in (
+        ((0, 10**9), ["one"], "most likely by the kernel's out-of-memory"),
+        ((10**9, 10**9), ["one"], "memory limit was reached: its count has risen"),
+        ((2 * 10**9, 2 * 10**9), [], "most likely by the kernel's out-of-memory"),  # a cgroup counts these kills too
+    ):
         up(pool)
+        monkeypatch.setattr(diagnosis, "group_limits", lambda limits=limits: limits)
         monkeypatch.setattr(MemoryKills, "now", lambda kills=kills: MemoryKills(*kills))
         with pytest.raises(sa.WorkerDiedError, match=killer) as caught:
             die(a, out=b, pool=pool, retries=0)

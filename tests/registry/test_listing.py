@@ -8,7 +8,7 @@ import pytest
 
 import shmarray
 from shmarray import registry
-from shmarray.errors import SegmentNotFoundError
+from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError
 from tests.processes import holding
 
 
@@ -65,6 +65,25 @@ def test_usage_adds_up() -> None:
     assert usage.limit is None
     with shmarray.config.override(max_nbytes=10**6):
         assert registry.usage().limit == 10**6
+
+
+@pytest.mark.parametrize("kept_for_reuse", [False, True])
+def test_free_is_what_the_quota_still_allows(kept_for_reuse: bool) -> None:
+    with shmarray.config.override(max_nbytes=10**6):
+        held = registry.create(300_000, "u1")
+        if kept_for_reuse:
+            parked = registry.create(100_000, "u1")
+            del parked
+            assert registry.usage().recycled
+        free = registry.usage().free
+        assert 500_000 < free < 700_000
+        with pytest.raises(OutOfSharedMemoryError):
+            registry.create(free + 1, "u1")
+        rest = registry.create(free, "u1")
+        assert registry.usage().free == 0
+        with pytest.raises(OutOfSharedMemoryError):
+            registry.create(1, "u1")
+        del held, rest
 
 
 def test_info_of_nothing_is_not_found() -> None:

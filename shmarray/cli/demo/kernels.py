@@ -12,6 +12,7 @@ in float64.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +20,23 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["Light", "Loop", "loops", "suns"]
+import shmarray as sa
+
+__all__ = ["EXAGGERATION", "STEEP_DEG", "SUNS", "Light", "Loop", "loops", "over_chunks", "steep_counter", "suns"]
 
 #: A loop over the rows `first:last` of `ground` that writes the same rows of `out`. Beyond the edges of
 #: `ground`, its outermost cells go on.
 Loop = Callable[[Any, Any, int, int], None]
 
 
+#: Heights are stretched by this for the shade: the cells are 90 m wide, and the hills are old and round.
+EXAGGERATION = 2.5
+
+#: Ground steeper than this counts as steep.
+STEEP_DEG = np.float32(20)
+
 #: Directions of the soft light.
-_SUNS = 8
+SUNS = 8
 
 _compiled: Any = numba.njit(error_model="numpy", nogil=True)
 
@@ -99,10 +108,10 @@ def loops(cell_x: float, cell_y: float, exaggeration: float) -> tuple[Loop, Loop
 
     def soft_shade(count: int) -> Loop:
         lights = tuple(
-            (np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(_SUNS)
+            (np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(SUNS)
         )
-        turns = count // _SUNS
-        share = np.float32(1 / (turns * _SUNS))
+        turns = count // SUNS
+        share = np.float32(1 / (turns * SUNS))
 
         @_compiled
         def soft_shade_of(east, south):  # type: ignore[no-untyped-def]
@@ -150,3 +159,25 @@ def _over_rows(value: Any) -> Any:
             line[end] = value(x, y)
 
     return loop
+
+
+def over_chunks(loop: Loop, dtype: Any) -> Any:
+    """A kernel of a mosaic that runs a loop on every chunk, with a margin of one cell."""
+
+    def run(ground: Any, chunk_info: Any) -> Any:
+        # The margin is cut off by the library; at the edges of the mosaic there is none, and the loop copes.
+        out = np.empty(ground.shape, dtype)
+        loop(ground, out, chunk_info.before[0], ground.shape[0] - chunk_info.after[0])
+        return out
+
+    return sa.chunkwise(run, halo=1)
+
+
+def steep_counter() -> Any:
+    """A reduction that counts the cells steeper than `STEEP_DEG`."""
+    limit = STEEP_DEG
+
+    def count_steep(count: Any, degrees: Any) -> Any:
+        return count + (degrees > limit)
+
+    return sa.reduction(count_steep, identity=0, combine=operator.add)

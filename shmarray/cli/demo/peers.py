@@ -94,7 +94,7 @@ class ThreadsPeer:
         numba.set_num_threads(min(lanes, numba.config.NUMBA_NUM_THREADS))
         self.slope = self._over_rows(slope)
         self.shade = self._over_rows(shade)
-        self.convert, self.statistics, self.count_steep, self.copy = _compile_threads()
+        self.convert, self.statistics, self.count_steep = _compile_threads()
 
     @staticmethod
     def _over_rows(loop: Loop) -> Callable[[np.ndarray, np.ndarray], None]:
@@ -109,7 +109,7 @@ class ThreadsPeer:
         return run  # type: ignore[no-any-return]
 
 
-def _compile_threads() -> tuple[Any, Any, Any, Any]:
+def _compile_threads() -> tuple[Any, Any, Any]:
     compiled = numba.njit(parallel=True, error_model="numpy", nogil=True)
 
     @compiled  # type: ignore[untyped-decorator]
@@ -126,9 +126,14 @@ def _compile_threads() -> tuple[Any, Any, Any, Any]:
         highest = np.float32(-np.inf)
         for i in numba.prange(rows):
             here = 0.0
+            low, high = np.float32(np.inf), np.float32(-np.inf)
             for j in range(columns):
-                here += ground[i, j]
+                cell = ground[i, j]
+                here += cell
+                low, high = min(low, cell), max(high, cell)
             total += here
+            lowest = min(lowest, low)
+            highest = max(highest, high)
         mean = total / (rows * columns)
         squares = 0.0
         for i in numba.prange(rows):
@@ -136,16 +141,6 @@ def _compile_threads() -> tuple[Any, Any, Any, Any]:
             for j in range(columns):
                 here += (ground[i, j] - mean) ** 2
             squares += here
-        for i in numba.prange(rows):
-            low = np.float32(np.inf)
-            for j in range(columns):
-                low = min(low, ground[i, j])
-            lowest = min(lowest, low)
-        for i in numba.prange(rows):
-            high = np.float32(-np.inf)
-            for j in range(columns):
-                high = max(high, ground[i, j])
-            highest = max(highest, high)
         return mean, math.sqrt(squares / (rows * columns)), lowest, highest
 
     @compiled  # type: ignore[untyped-decorator]
@@ -158,12 +153,7 @@ def _compile_threads() -> tuple[Any, Any, Any, Any]:
             count += here
         return count
 
-    @compiled  # type: ignore[untyped-decorator]
-    def copy(source: Any, target: Any) -> None:
-        for i in numba.prange(source.shape[0]):
-            target[i] = source[i]
-
-    return convert, statistics, count_steep, copy
+    return convert, statistics, count_steep
 
 
 def write_edges(loop: Callable[[np.ndarray, np.ndarray], None], ground: np.ndarray, out: np.ndarray) -> None:

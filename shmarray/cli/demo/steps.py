@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import math
-import operator
 import os
 import subprocess
 import sys
@@ -22,31 +21,25 @@ import numpy as np
 
 import shmarray as sa
 from shmarray import registry
+from shmarray.cli.demo.ahead import Ahead
 from shmarray.cli.demo.crash import is_replaced, run_and_kill
 from shmarray.cli.demo.data import FEET_PER_METRE, MosaicPlan, Terrain, fill_mosaic, shows_terrain
 from shmarray.cli.demo.exactness import exact_statistics, largest_difference, same_bits
-from shmarray.cli.demo.kernels import loops
+from shmarray.cli.demo.kernels import EXAGGERATION, STEEP_DEG, SUNS, loops, over_chunks, steep_counter
 from shmarray.cli.demo.measure import compare, copy_bandwidth
 from shmarray.cli.demo.neighbour import backing_of
 from shmarray.cli.demo.peers import NumpyPeer, ThreadsPeer, write_edges
 from shmarray.cli.demo.picture import write_picture
 from shmarray.cli.demo.report import Report
 from shmarray.cli.rendering import format_nbytes
+from shmarray.pool.cores import available_cores
 
 __all__ = ["Stage", "left_behind"]
-
-#: Heights are stretched by this for the shade: the cells are 90 m wide, and the hills are old and round.
-_EXAGGERATION = 2.5
-
-#: Ground steeper than this counts as steep.
-_STEEP_DEG = np.float32(20)
 
 #: How much the second program raises the ground, in feet.
 _RISE = 100.0
 
-#: Suns of the soft shade in which a worker is killed: more for small ground, so that there is time to kill
-#: it.
-_SUNS = 8
+#: At most so many suns has the soft shade in which a worker is killed; small ground needs more for there to be time.
 _MOST_SUNS = 1024
 
 
@@ -67,8 +60,12 @@ class Stage:
         self.report = report
         self.name = f"jacksboro-{os.getpid()}"
         self.factor = np.float32(FEET_PER_METRE)
+        self.cell_ft = terrain.cell_x_m * FEET_PER_METRE, terrain.cell_y_m * FEET_PER_METRE
+        self.ahead: Ahead | None = None
 
     def __enter__(self) -> Stage:
+        if available_cores() > 1:
+            self.ahead = Ahead(*self.cell_ft)
         self.ground = sa.empty(self.plan.shape, np.float32, name=self.name, if_exists="replace")
         self.slope = sa.empty(self.plan.shape, np.float32)
         self.shade = sa.empty(self.plan.shape, np.uint8)
@@ -80,6 +77,8 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.ahead is not None:
+            self.ahead.close()
         with contextlib.suppress(sa.SegmentNotFoundError):
             sa.unlink(self.name)
         del self.ground, self.slope, self.shade, self.scratch
@@ -105,59 +104,37 @@ class Stage:
                 shows_terrain(self.plain_ground, self.terrain.metres),
                 f"{self.plan.tiles[0]} x {self.plan.tiles[1]} tiles",
             )
-        with report.step("compile the kernels: ours once for all workers, and the peers'"):
-            cell_x_ft = self.terrain.cell_x_m * FEET_PER_METRE
-            cell_y_ft = self.terrain.cell_y_m * FEET_PER_METRE
-            slope, shade, soft_shade = loops(cell_x_ft, cell_y_ft, _EXAGGERATION)
-            self._soft_shade: Any = lambda suns: self._over_chunks(soft_shade(suns), np.uint8)
-            self._run_slope = self._over_chunks(slope, np.float32)
-            self._run_shade = self._over_chunks(shade, np.uint8)
-            self.numpy = NumpyPeer(cell_x_ft, cell_y_ft, _EXAGGERATION)
+        with report.step("compile the kernels: ours once for all processes, and the peers'"):
+            slope, shade, soft_shade = loops(*self.cell_ft, EXAGGERATION)
+            self._soft_shade: Any = lambda suns: over_chunks(soft_shade(suns), np.uint8)
+            self._run_slope = over_chunks(slope, np.float32)
+            self._run_shade = over_chunks(shade, np.uint8)
+            self.numpy = NumpyPeer(*self.cell_ft, EXAGGERATION)
             self.threads = ThreadsPeer(slope, shade, self.lanes)
             self._warm_up()
-
-    def _over_chunks(self, loop: Any, dtype: Any) -> Any:
-        """A function of a mosaic and an output that runs a loop on every chunk, with a margin of one cell."""
-
-        def run(ground: Any, chunk_info: Any) -> Any:
-            # The margin is cut off by the library; at the edges of the mosaic there is none, and the loop
-            # copes.
-            out = np.empty(ground.shape, dtype)
-            loop(ground, out, chunk_info.before[0], ground.shape[0] - chunk_info.after[0])
-            return out
-
-        return sa.chunkwise(run, halo=1)
 
     def _warm_up(self) -> None:
         """Call everything that will be timed once, on the first rows, where it is compiled."""
         few = slice(0, 64)
         ground, slope, shade = self.ground[few], self.slope[few], self.shade[few]
-        self._run_slope(ground, out=slope)
-        self._run_shade(ground, out=shade)
-        self.count_steep = self._count_steep()
-        self.count_steep(slope)
         plain, out = np.asarray(ground), np.asarray(shade)
         self.threads.slope(plain, self.scratch[few])
         self.threads.shade(plain, out)
         self.threads.convert(self.scratch[few], self.factor)
         self.threads.statistics(plain)
-        self.threads.count_steep(np.asarray(slope), _STEEP_DEG)
-        self.threads.copy(plain, self.scratch[few])
-
-    @staticmethod
-    def _count_steep() -> Any:
-        limit = _STEEP_DEG
-
-        def count_steep(count: Any, degrees: Any) -> Any:
-            return count + (degrees > limit)
-
-        return sa.reduction(count_steep, identity=0, combine=operator.add)
+        self.threads.count_steep(np.asarray(slope), STEEP_DEG)
+        if self.ahead is not None:  # ours it has compiled meanwhile, on the other core
+            self.ahead.wait()
+        self._run_slope(ground, out=slope)
+        self._run_shade(ground, out=shade)
+        self.count_steep = steep_counter()
+        self.count_steep(slope)
 
     def copy(self) -> None:
         """Measure what this machine can copy: the yardstick of the table."""
         with self.report.step("measure the copy bandwidth on all cores"):
             pages = np.asarray(self.slope)
-            self.report.copy_bandwidth = copy_bandwidth(self.threads.copy, self.plain_ground, pages)
+            self.report.copy_bandwidth = copy_bandwidth(self.plain_ground, pages)
         self.report.say(f"{self.report.copy_bandwidth / 1e9:.1f} GB/s, read and written")
 
     def convert(self) -> None:
@@ -261,11 +238,11 @@ class Stage:
             )
             report.comparisons.append(
                 compare(
-                    f"cells steeper than {_STEEP_DEG:.0f} degrees",
+                    f"cells steeper than {STEEP_DEG:.0f} degrees",
                     plain.nbytes,
                     contestants={
-                        "NumPy": lambda: self.numpy.count_steep(steep, float(_STEEP_DEG)),
-                        "numba threads": lambda: self.threads.count_steep(steep, _STEEP_DEG),
+                        "NumPy": lambda: self.numpy.count_steep(steep, float(STEEP_DEG)),
+                        "numba threads": lambda: self.threads.count_steep(steep, STEEP_DEG),
                         "shmarray": fold,
                     },
                 )
@@ -278,9 +255,9 @@ class Stage:
                 held and (lowest, highest) == (true_lowest, true_highest),
                 f"mean {mean:.2f} ft, std {std:.2f}, min {lowest:.1f}, max {highest:.1f}",
             )
-            expected = self.numpy.count_steep(steep, float(_STEEP_DEG))
+            expected = self.numpy.count_steep(steep, float(STEEP_DEG))
             report.check(
-                f"a fold counts the cells steeper than {_STEEP_DEG:.0f} degrees exactly",
+                f"a fold counts the cells steeper than {STEEP_DEG:.0f} degrees exactly",
                 int(found["steep"]) == expected,
                 f"{100 * expected / plain.size:.1f} % of the ground",
             )
@@ -322,7 +299,7 @@ class Stage:
         report = self.report
         with report.step("kill a worker with SIGKILL in the middle of a step"):
             out = sa.empty(self.plan.shape, np.uint8)
-            suns, landed = _SUNS, None
+            suns, landed = SUNS, None
             while True:
                 step = self._soft_shade(suns)
                 step(self.ground, out=self.shade)
@@ -368,20 +345,19 @@ def left_behind(report: Report, before: set[str | None]) -> None:
     """Ask `shmarray ls`, in a process of its own, what is left; nothing may be that was not there before."""
     with report.step("shmarray ls"):
         command = [sys.executable, "-m", "shmarray.cli", "ls"]
-        environment = {**os.environ, "SHMARRAY_NAMESPACE": sa.config.namespace}
-        listed = subprocess.run(
-            [*command, "--json"],
-            env=environment,
+        start = functools.partial(
+            subprocess.Popen,
+            env={**os.environ, "SHMARRAY_NAMESPACE": sa.config.namespace},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
         )
-        shown = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-        )
-        names = {entry["name"] for entry in json.loads(listed.stdout)} if listed.returncode == 0 else {"?"}
-    for line in (shown.stdout or shown.stderr).splitlines():
+        with start(command) as people, start([*command, "--json"]) as programs:
+            shown, _ = people.communicate(timeout=60)
+            listed, _ = programs.communicate(timeout=60)
+        names = {entry["name"] for entry in json.loads(listed)} if programs.returncode == 0 else {"?"}
+    for line in shown.splitlines():
         report.say(line)
     remark = "" if names <= {None} else f"{len(names & before)} of other programs were there before"
     report.check("nothing is left in shared memory", names <= before, remark)

@@ -33,6 +33,14 @@ def check_segments() -> Iterator[Finding]:
         yield wrong(
             topic, f"{_count(orphans)} whose holders have all died: {_names(orphans)}", "shmarray gc, or make an array"
         )
+    if cut_short := by_state[FileState.CUT_SHORT]:
+        yield wrong(
+            topic,
+            f"{_count(cut_short)} of crash-safe calls whose callers were killed: what these committed may not be in "
+            "its place",
+            "shmarray gc finishes them; so does opening one of their arrays",
+        )
+    yield from _conditions(topic, by_state)
     if newer := by_state[FileState.NEWER]:
         yield wrong(
             topic,
@@ -53,6 +61,23 @@ def check_segments() -> Iterator[Finding]:
         )
     yield from _lock(topic)
     yield from _quota(topic, by_state)
+
+
+def _conditions(topic: str, by_state: dict[FileState, list[InspectedFile]]) -> Iterator[Finding]:
+    """Arrays whose content is not what their users think."""
+    for one in (one for files in by_state.values() for one in files):
+        if one.waits:
+            yield wrong(
+                topic,
+                f"array {one.label!r} waits for a crash-safe call to be finished whose caller was killed",
+                f"open it (shmarray.open({one.label!r})), or shmarray gc",
+            )
+        if one.unknown:
+            yield wrong(
+                topic,
+                f"array {one.label!r} is dirty: {one.unknown}",
+                "compute anew what is unknown, or accept it as it is; then say so: array.clean()",
+            )
 
 
 def _held(by_state: dict[FileState, list[InspectedFile]]) -> str:
