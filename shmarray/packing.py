@@ -12,16 +12,13 @@ imported, so that carriers cost no more than the standard library's where no arr
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from shmarray.segment import Segment
+from typing import Any
 
 __all__ = ["begin_packing", "collect", "end_packing"]
 
 
 class _Thread(threading.local):
-    segments: list[Segment] | None = None
+    segments: list[Any] | None = None
 
 
 _thread = _Thread()
@@ -32,13 +29,13 @@ def begin_packing() -> None:
     _thread.segments = []
 
 
-def end_packing() -> list[Segment]:
+def end_packing() -> list[Any]:
     """The segments since :func:`begin_packing`; none where it was not called."""
     segments, _thread.segments = _thread.segments, None
     return segments or []
 
 
-def collect(segment: Segment) -> bool:
+def collect(segment: Any) -> bool:
     """Note that a segment was exported; whether this thread packs."""
     if _thread.segments is None:
         return False
