@@ -24,9 +24,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         from importlib import import_module
 
-        from shmarray.segment.interrupts import held_back
+        from shmarray.segment.interrupts import handlers_held_back
 
-        with held_back():  # numba, which some of these import, cannot be imported again once that was broken off
+        with handlers_held_back():  # numba, which some of these import, cannot be imported again once that broke off
             module = import_module(f"{package}.{homes[name] or name}")
         if not homes[name]:
             return module

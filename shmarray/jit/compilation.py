@@ -28,7 +28,7 @@ from shmarray.jit.forks import compiling
 from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import naming_indices, options
 from shmarray.jit.substitution import libraries
-from shmarray.segment.interrupts import never_lost
+from shmarray.segment.interrupts import never_lost, raised_by_handler
 
 __all__ = ["Code", "compile", "load"]
 
@@ -193,6 +193,9 @@ def _compile(driver: Driver, arity: int, *, check_bounds: bool, kernel: object =
         with naming_indices(check_bounds):
             dispatcher.compile(types.int64(*arguments))
     except Exception as error:
+        own = raised_by_handler(error)
+        if own is not None:
+            raise own from None
         raise compile_error(error, kernel or function) from error.with_traceback(None)
     count("compiled")
     debug("compiled %s", function.__qualname__)

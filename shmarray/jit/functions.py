@@ -12,6 +12,7 @@ from shmarray.jit import store
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.substitution import Family, KernelDispatcher
+from shmarray.segment.interrupts import raised_by_handler
 
 __all__ = ["compiled_return_type", "return_type", "scalar"]
 
@@ -75,6 +76,9 @@ def compiled_return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) 
     try:
         dispatcher.compile(arguments)
     except Exception as error:
+        own = raised_by_handler(error)
+        if own is not None:
+            raise own from None
         raise compile_error(error, dispatcher) from error.with_traceback(None)
     return dispatcher.overloads[arguments].signature.return_type
 

@@ -337,6 +337,7 @@ class Pool(_standard.Pool):
 
     def close(self) -> None:
         """Take no more work. Workers end when what there is has been done."""
+        self._check_outside()
         if self._state == RUN:
             self._state = CLOSE
             self._crew.close()
@@ -345,8 +346,13 @@ class Pool(_standard.Pool):
 
     def terminate(self) -> None:
         """End the workers at once; calls that are under way raise `WorkerDiedError`."""
+        self._check_outside()
         self._state = TERMINATE
         self._terminate()
+
+    def _check_outside(self) -> None:
+        if any(engine.held_by_this_thread for engine in self._engines):
+            raise RuntimeError("a pool cannot be closed from inside a kernel's call that it is running")
 
     def join(self) -> None:
         """Wait for the workers to end; after `close` or `terminate`."""

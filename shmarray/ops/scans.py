@@ -3,7 +3,7 @@
 Running sums go over a fixed grid of blocks twice, a few blocks at a time, so that the second reading comes from the
 cache. Integers are NumPy's exactly. Floats are added in another order than NumPy's, which is one after another from the
 first item to the last: here only within a block, in float64, and blocks by their accurate sums; so every value is at
-least as near to the true one, and the same for any number of workers.
+least as near to the true one, and the same for any number of workers. Running products of floats are left to NumPy.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def _running(what: str, join: np.ufunc, start: float) -> Callable[..., Any]:
             return NotImplemented
         if a.dtype.kind not in "biuf" or a.dtype.itemsize not in (1, 2, 4, 8) or a.dtype == np.float16:
             return NotImplemented
+        if what == "product" and a.dtype.kind == "f":
+            return NotImplemented  # what over- or underflows on the way depends on the order, and on the precision
         if not a.flags.c_contiguous or not (axis is None or isinstance(axis, int)):
             return NotImplemented
         result_dtype = join.accumulate(np.empty(0, a.dtype)).dtype

@@ -131,6 +131,8 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's, not the kernel's
             raise ChannelClosedError("the other process is gone") from error
         if not packet:
             raise ChannelClosedError("the other process is gone")

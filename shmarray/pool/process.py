@@ -117,6 +117,15 @@ class WorkerProcess:
         """Whether the process still runs. Costs one system call; any thread may ask."""
         return not self.wait(0.0)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it stands still by a SIGSTOP; not so one that a debugger holds."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return file.read(512).rpartition(b")")[2].split()[0] == b"T"
+        except (OSError, IndexError):  # it is gone
+            return False
+
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; whether it did."""
         if self._exit is not None:

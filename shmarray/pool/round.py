@@ -26,7 +26,7 @@ from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import MOST_OWN_DEATHS, Death, Failure, Outcome
 from shmarray.pool.page import COUNT, FAILED, FPE, ChunkState
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import held_back
+from shmarray.segment.interrupts import held_back, raised_by_handler
 
 if TYPE_CHECKING:
     from shmarray.pool.process import WorkerProcess
@@ -37,13 +37,28 @@ __all__ = ["Round", "recover"]
 _BITE_NS = 20_000_000  # how long compiled code may keep Python from seeing a signal or a death
 _NIBBLE_NS = 1_000_000  # the same while a worker still waits for messages that this thread must send
 _STOP_GRACE_S = 0.3  # how long workers get to finish their chunk after a cancel, before they are killed
+_STOPPED_LOOK_S = 0.5  # how often to look whether workers were stopped (SIGSTOP)
+_STOPPED_PATIENCE_S = 2.0  # how long a stopped one may go on soon, before it counts as dead
 _REPORT_S = 10.0  # how long the report of a failed chunk may take to read
 
 
 class Round:
     """One call of `Pool.dispatch`, with the pool's lock held."""
 
-    __slots__ = ("crew", "deadline", "epoch", "limit", "outcome", "running", "start", "stop", "ticket", "watch")
+    __slots__ = (
+        "crew",
+        "deadline",
+        "epoch",
+        "limit",
+        "next_look_s",
+        "outcome",
+        "running",
+        "start",
+        "stop",
+        "stopped",
+        "ticket",
+        "watch",
+    )
 
     def __init__(
         self,
@@ -58,6 +73,8 @@ class Round:
         self.start = self.stop = self.epoch = 0
         self.outcome = Outcome()
         self.running: dict[int, Death] = {}  # chunk -> who died over it
+        self.stopped: dict[int, float] = {}  # pid -> since when it has been seen stopped
+        self.next_look_s = 0.0
 
     def publish(self, start: int, stop: int, caller: Callable[[Lane, int], int] | None) -> bool:
         """Open the job to all lanes, take part, and wait for the end; whether everything went well."""
@@ -81,6 +98,8 @@ class Round:
                     if not caller(crew.caller, bite_ns):
                         break
                 except Exception as error:
+                    if raised_by_handler(error) is not None:
+                        raise
                     self.outcome.failures.append(Failure.of(crew.caller.mark_failed(), error))
                     break
                 self._look()
@@ -147,12 +166,30 @@ class Round:
                 with held_back():
                     self._tell(worker)
         crew.relay.drain()
+        self._look_for_stopped()
         if self.deadline is not None and time.monotonic() > self.deadline and not self.outcome.timed_out:
             self.outcome.timed_out = True
             crew.calls.cancel(crew.page.address)
             self._kill_active("its call had passed its timeout")
+            for worker in crew.workers[: self.limit]:
+                if worker.is_stopped:  # it has begun nothing, and would not in the next call either
+                    worker.kill("it was stopped, and its call had passed its timeout")
         self._show_progress()
         self._check_open()  # a callback may have forked, and this may be the child
+
+    def _look_for_stopped(self) -> None:
+        """A worker that stands still for long is as good as dead: end it, so that it is replaced as ever."""
+        now = time.monotonic()
+        if now < self.next_look_s:
+            return
+        # The first look of a round only sets the time: short calls read nothing.
+        if self.next_look_s:
+            for worker in self.crew.workers[: self.limit]:
+                if not worker.is_stopped:
+                    self.stopped.pop(worker.pid, None)
+                elif now - self.stopped.setdefault(worker.pid, now) > _STOPPED_PATIENCE_S:
+                    worker.kill(f"it was stopped (SIGSTOP) for more than {_STOPPED_PATIENCE_S:g} s")
+        self.next_look_s = now + _STOPPED_LOOK_S
 
     def _check_open(self) -> None:
         if self.crew.closing:

@@ -14,6 +14,7 @@ import numpy as np
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Failure, Outcome
 from shmarray.pool.page import FPE, MAX_CHUNKS, ChunkState, DispatchPage
+from shmarray.segment.interrupts import raised_by_handler
 
 __all__ = ["run_alone"]
 
@@ -22,7 +23,10 @@ _thread = threading.local()
 
 
 def run_alone(
-    caller: Callable[[Lane, int], int], start: int, stop: int, watch: Callable[[int], object] | None = None
+    caller: Callable[[Lane, int], int],
+    start: int,
+    stop: int,
+    watch: Callable[[int], object] | None = None,
 ) -> Outcome:
     """Do chunks `start` to `stop` on this thread.
 
@@ -53,6 +57,8 @@ def run_alone(
                     if not caller(lane, _BITE_NS):
                         break
                 except Exception as error:
+                    if raised_by_handler(error) is not None:
+                        raise
                     outcome.failures.append(Failure.of(lane.mark_failed(), error))
                     break
                 if watch is not None:

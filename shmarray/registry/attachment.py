@@ -208,6 +208,8 @@ def _open(path: str, shown: str, namespace: str, flags: int = OPEN_FLAGS) -> int
     except FileNotFoundError:
         raise _not_found(shown, namespace) from None
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's, not the kernel's
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise OutOfSharedMemoryError(
                 f"no file descriptor is free to open array {shown!r}; raise the limit (ulimit -n)",

@@ -354,6 +354,8 @@ def _open_new(namespace: str) -> tuple[int, str | None]:
             reach("create.open-private")
         return os.open(f"{DIRECTORY}/{file_name}", flags | os.O_CREAT | os.O_EXCL, 0o600), file_name
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's, not the kernel's
         raise _not_opened(error) from error
 
 
@@ -469,6 +471,8 @@ def _replace(mapping: Mapping, wanted: str) -> None:
                 reach("create.rename")
             os.rename(mapping.path or "", path)
         except OSError as error:
+            if error.errno is None:
+                raise
             raise SegmentAccessError(
                 f"{path!r} cannot be replaced: {error.strerror}; it is another user's, or no segment. "
                 "Remove it by hand if it should not be there, or choose another name",

@@ -192,6 +192,8 @@ def _open(namespace: str) -> int:
             reach("names.open")
         fd = os.open(path, _FLAGS, 0o600)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's, not the kernel's
         raise _unusable(path, error.strerror or "it cannot be opened") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

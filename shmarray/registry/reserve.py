@@ -193,6 +193,8 @@ def map_pages(fd: int, nbytes: int, *, step: str, writable: bool = True, private
             reach(f"{step}.map")
         address = libc.map_descriptor(fd, nbytes, writable=writable, private=private)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's, not the kernel's
         raise OutOfSharedMemoryError(
             f"{nbytes} bytes could not be mapped ({error.strerror}): the address space is used up "
             "(ulimit -v, or sysctl vm.max_map_count for very many arrays)",
