@@ -30,6 +30,7 @@ __all__ = [
     "searching",
     "selection",
     "sorting",
+    "stencils",
     "vectors",
 ]
 
@@ -41,4 +42,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__doc__", "__file__", "__name__", *__all__]

@@ -9,10 +9,19 @@ whose number depends on the sizes alone.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._folding import as_type_of
 from ._jit import loop
 
-__all__ = ["add_by_key", "count_by_key", "count_uniform", "largest_by_key", "smallest_by_key"]
+__all__ = [
+    "add_and_count_by_key",
+    "add_by_key",
+    "count_by_key",
+    "count_uniform",
+    "largest_by_key",
+    "smallest_by_key",
+]
 
 
 @loop
@@ -44,7 +53,7 @@ def count_by_key(task, keys, low, step, counts):
     here = counts[task]
     here[:] = 0
     for i in range(task * step, min(keys.size, (task + 1) * step)):
-        here[keys[i] - low] += 1
+        here[np.uint64(keys[i] - low)] += 1
 
 
 @loop
@@ -53,7 +62,19 @@ def add_by_key(task, keys, low, values, step, sums):
     here = sums[task]
     here[:] = 0
     for i in range(task * step, min(keys.size, (task + 1) * step)):
-        here[keys[i] - low] += as_type_of(values[i], here[0])
+        here[np.uint64(keys[i] - low)] += as_type_of(values[i], here[0])
+
+
+@loop
+def add_and_count_by_key(task, keys, low, values, step, sums, counts):
+    """Both in one pass, which costs little more than either."""
+    here, count = sums[task], counts[task]
+    here[:] = 0
+    count[:] = 0
+    for i in range(task * step, min(keys.size, (task + 1) * step)):
+        key = np.uint64(keys[i] - low)
+        here[key] += as_type_of(values[i], here[0])
+        count[key] += 1
 
 
 @loop
@@ -62,7 +83,7 @@ def smallest_by_key(task, keys, low, values, step, found, seen):
     here, is_seen = found[task], seen[task]
     is_seen[:] = 0
     for i in range(task * step, min(keys.size, (task + 1) * step)):
-        key, value = keys[i] - low, values[i]
+        key, value = np.uint64(keys[i] - low), values[i]
         if (is_seen[key] == 0) | (value < here[key]) | (value != value):
             here[key] = value
             is_seen[key] = 1
@@ -74,7 +95,7 @@ def largest_by_key(task, keys, low, values, step, found, seen):
     here, is_seen = found[task], seen[task]
     is_seen[:] = 0
     for i in range(task * step, min(keys.size, (task + 1) * step)):
-        key, value = keys[i] - low, values[i]
+        key, value = np.uint64(keys[i] - low), values[i]
         if (is_seen[key] == 0) | (value > here[key]) | (value != value):
             here[key] = value
             is_seen[key] = 1

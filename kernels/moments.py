@@ -10,8 +10,9 @@ partials are combined by Chan, Golub and LeVeque (1979)::
 A block is gone through once, with its elements' distances from a value `c` near their mean: M2 is the sum of their
 squares less `n (mean - c)**2`. That loses digits only as far as `c` is many standard deviations from the mean (Chan,
 Golub and LeVeque, "Algorithms for computing the sample variance", 1983). Here `c` is the mean of the block's first row
-of lanes, up to 256 elements of its own, so `256 (mean - c)**2` is at most M2, whatever the values are, and in a block
-of a few thousand elements next to nothing is lost; long ones are taken in pieces of 16,384.
+of lanes, up to 256 elements of its own, so `256 (mean - c)**2` is at most M2, whatever the values are: in a block of
+8,192 what is taken off is at most 32 times what remains, and usually a small part of it. Long blocks go in pieces
+of 16,384.
 """
 
 # numba types these functions by their arguments.

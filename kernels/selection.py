@@ -7,7 +7,8 @@ wrong every other time. They stop when a task's places are full, so they write n
 
 Tasks are about items `task * step` and following, and write nothing that they read, but where an array is changed in
 place (`fill_where`, `fill_from`, `put`): those write the same if they are done again. Only wanted items are written, so
-that others may change the rest of the array at the same time.
+that others may change the rest of the array at the same time. (Unsigned numbers of items spare the look whether they
+are negative.)
 """
 
 # numba types these functions by their arguments.
@@ -20,13 +21,14 @@ import numpy as np
 from ._jit import loop
 from ._views import stretch
 from .keys import FLOAT, key_of, rules_of, word_of
-from .sorting import sort_keys
+from .sorting import sort_keys, sort_pairs
 
 __all__ = [
     "compress",
     "count_true",
     "fill_from",
     "fill_where",
+    "greatest_keys",
     "items_of_rows",
     "nonzero",
     "put",
@@ -120,30 +122,31 @@ def count_true(task, mask, step, counts):
     >>> out.tolist()
     [0.0, 2.0, 3.0]
     """
+    here = stretch(mask, task * step, min(step, mask.size - task * step))
     count = 0
-    for i in range(task * step, min(mask.size, (task + 1) * step)):
-        count += mask[i] != 0
+    for i in range(here.size):
+        count += here[i] != 0
     counts[task] = count
 
 
 @loop
 def compress(task, mask, x, step, starts, out):
     """Put the items of `x` where the mask is not zero to `out`, from `starts[task]` to `starts[task + 1]`."""
-    place, end, i = starts[task], starts[task + 1], task * step
+    place, end, i = np.uint64(starts[task]), np.uint64(starts[task + 1]), np.uint64(task * step)
     while place < end:
         out[place] = x[i]
-        place += mask[i] != 0
-        i += 1
+        place += np.uint64(mask[i] != 0)
+        i += np.uint64(1)
 
 
 @loop
 def nonzero(task, mask, step, starts, out):
     """The same with the items' numbers."""
-    place, end, i = starts[task], starts[task + 1], task * step
+    place, end, i = np.uint64(starts[task]), np.uint64(starts[task + 1]), np.uint64(task * step)
     while place < end:
         out[place] = i
-        place += mask[i] != 0
-        i += 1
+        place += np.uint64(mask[i] != 0)
+        i += np.uint64(1)
 
 
 # -- by rank
@@ -223,3 +226,59 @@ def items_of_rows(task, words, code, rows, step, shares, skips_nan, items, count
                 sort_keys(stretch(found, 0, size), stretch(ordered, 0, size), stretch(spare, 0, size))
                 is_sorted = True
             items[row * 2 * q + k] = word_of(np.uint64(ordered[rank - before]), rules)
+
+
+_BLOCK = 256  # items whose best key is looked at first
+
+
+@loop
+def greatest_keys(task, words, code, flip, k, step, keys, numbers):
+    """The k greatest keys among items `task * step` and following, and the items' numbers, greatest first.
+
+    A running threshold filters: the k-th greatest key so far. What is above it goes to a buffer of some 4 k; when that
+    is full it is sorted, all but the first k are dropped, and the threshold rises. On random data nearly all blocks of
+    items are below it, and looking at them is one vectorised pass. Of equal keys the earlier ones stay.
+
+    Parameters
+    ----------
+    words, code
+        See `shmarray.kernels.keys`.
+    flip : int
+        0, or -1 for the least keys: all bits are turned over.
+    keys : (tasks * k,) array of uint64
+        All bits turned over, so that the greatest is the least.
+    numbers : (tasks * k,) array of int64
+        -1 where a task has fewer than k items.
+    """
+    rules, turn = rules_of(words, code), ~np.uint64(flip)
+    room, every = 4 * k + _BLOCK, ~np.uint64(0)
+    found, places = np.empty(room, np.uint64), np.empty(room, np.int64)
+    ordered, ordered_places = np.empty(room, np.uint64), np.empty(room, np.int64)
+    spare, spare_places = np.empty(room, np.uint64), np.empty(room, np.int64)
+    limit, size = every, 0
+    start, stop = task * step, min(words.size, (task + 1) * step)
+    while True:
+        # Put in order when a block may not fit any more, and at the end; the rest of the buffer is behind everything.
+        if size > room - _BLOCK or start >= stop:
+            for t in range(size, room):
+                found[t], places[t] = every, -1
+            sort_pairs(found, places, ordered, ordered_places, spare, spare_places)
+            if start >= stop:
+                break
+            for t in range(k):
+                found[t], places[t] = ordered[t], ordered_places[t]
+            size, limit = k, found[k - 1]
+        block = stretch(words, start, min(_BLOCK, stop - start))
+        least = every
+        for j in range(block.size):
+            key = key_of(block[j], rules) ^ turn
+            least = key if key < least else least
+        if least < limit or size < k:
+            for j in range(block.size):
+                key = key_of(block[j], rules) ^ turn
+                if key < limit or size < k:
+                    found[size], places[size] = key, start + j
+                    size += 1
+        start += block.size
+    for t in range(k):
+        keys[task * k + t], numbers[task * k + t] = ordered[t], ordered_places[t]

@@ -36,7 +36,6 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     def names() -> list[str]:
         # What users may use, not what the module happens to have imported.
-        special = {name for name in vars(sys.modules[package]) if name.startswith("__")}
-        return sorted({*special, *homes})
+        return ["__doc__", "__file__", "__name__", *sorted(homes)]
 
     return load, names

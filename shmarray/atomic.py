@@ -25,6 +25,11 @@ import numpy as np
 
 __all__ = ["add", "compare_exchange", "exchange", "load", "store"]
 
+
+def __dir__() -> list[str]:
+    return ["__doc__", "__file__", "__name__", *__all__]
+
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 #: One integer, or one a dimension.
 Index: TypeAlias = SupportsIndex | Sequence[SupportsIndex]

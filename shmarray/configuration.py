@@ -74,10 +74,10 @@ _SETTINGS: Mapping[str, tuple[Any, Any, str]] = {
 class _Setting:
     """One setting, as an attribute: read on hot paths, so by descriptor rather than by `__getattr__`."""
 
-    __slots__ = ("name",)
-
     def __init__(self, name: str) -> None:
         self.name = name
+        default, _, expected = _SETTINGS[name]
+        self.__doc__ = f"{expected[0].upper()}{expected[1:]}; {default!r} at first, or SHMARRAY_{name.upper()}."
 
     def __get__(self, owner: Config | None, kind: type[Config] | None = None) -> Any:
         if owner is None:
@@ -91,7 +91,11 @@ class _Setting:
 
 
 class Config:
-    """The settings of this process, as attributes.
+    """The settings of this process, as attributes: `shmarray.config`.
+
+    Each has a variable of the environment that is read at import: SHMARRAY_WORKERS for `workers`. Assigning changes a
+    setting for the whole process, :meth:`override` for a block. A value that cannot be is a ValueError that says what
+    can.
 
     Attributes
     ----------
@@ -150,12 +154,36 @@ class Config:
             raise AttributeError(_unknown(name))
         object.__setattr__(self, name, value)
 
+    def __dir__(self) -> list[str]:
+        return ["__doc__", *_SETTINGS, "override"]
+
     def __repr__(self) -> str:
         return "Config(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS) + ")"
 
     @contextmanager
     def override(self, **settings: Any) -> Iterator[Config]:
-        """Other values inside a `with` block, for this thread or task alone."""
+        """Other values inside a `with` block, for this thread or task alone.
+
+        Parameters
+        ----------
+        **settings
+            Their names and values.
+
+        Raises
+        ------
+        AttributeError
+            There is no such setting.
+        ValueError
+            It cannot have that value.
+
+        Examples
+        --------
+        >>> with config.override(workers=1, max_nbytes=10**9):
+        ...     config.workers
+        1
+        >>> config.workers is None
+        True
+        """
         parsed = {name: _parse(name, value) for name, value in settings.items()}
         token = self._overrides.set({**self._overrides.get(), **parsed})
         try:

@@ -170,8 +170,19 @@ def full(
     chunks: Chunks = None,
     if_exists: IfExists = "raise",
 ) -> SharedArray:
-    """A new array filled with a value (which broadcasts) in shared memory. Other parameters and errors as
-    :func:`empty`.
+    """A new array filled with a value in shared memory. Other parameters and errors as :func:`empty`.
+
+    Parameters
+    ----------
+    fill_value : scalar or array_like
+        Broadcasts to the shape.
+    dtype : data-type, optional
+        By default the one of `fill_value`.
+
+    Returns
+    -------
+    SharedArray
+        C-contiguous.
 
     Examples
     --------
@@ -249,6 +260,16 @@ def asarray(obj: Any, dtype: Any = None) -> SharedArray:
 
     Plain ndarrays over a segment (such as `np.asarray(a)` gives) count as shared. What other processes cannot
     see, private results and mode "c", is copied.
+
+    Parameters
+    ----------
+    obj : array_like
+    dtype : data-type, optional
+        A copy where `obj` has another one.
+
+    Returns
+    -------
+    SharedArray
 
     Examples
     --------
@@ -361,6 +382,10 @@ def from_raw(shm_name: str, shape: Shape, dtype: Any = float, mode: Mode = "r+")
 
 def unlink(name: str) -> None:
     """Remove an array's name. Whoever holds the array keeps it; its memory goes with the last holder.
+
+    Parameters
+    ----------
+    name : str
 
     Raises
     ------

@@ -10,12 +10,12 @@ Invariant: an operation never fails for want of shared memory. It warns once per
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shmarray import registry
+from shmarray._caller import warn
 from shmarray.array.layout import axes_of_result
 from shmarray.array.transfer import copy_parallel
 from shmarray.configuration import config
@@ -95,10 +95,8 @@ def _warn_short(error: OutOfSharedMemoryError) -> None:
     if _warned:
         return
     _warned = True
-    warnings.warn(
-        f"shared memory is short ({error}); results of operators and functions stay private to this process"
-        " from here on where there is no room (they pickle by value). Free arrays, or raise config.max_nbytes"
-        " or the size of /dev/shm. This warning appears once.",
+    warn(
+        "shared memory is short, and results of operators and functions for which there is no room stay private to "
+        f"this process (they pickle by value): {error}. This warning appears once.",
         RuntimeWarning,
-        stacklevel=4,
     )

@@ -11,17 +11,15 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 
 from shmarray.array import functions, handles
-from shmarray.array.layout import axes_of_copy
 from shmarray.array.locks import ArrayLock, lock_of
-from shmarray.array.results import allocate, share, wants_sharing
-from shmarray.array.transfer import copy_parallel
+from shmarray.array.methods import ArrayMethods
+from shmarray.array.results import share
 from shmarray.array.ufuncs import REDUCE_NBYTES, call_ufunc
 from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
@@ -56,8 +54,6 @@ _SCALARS = frozenset(
 
 #: Elements up to which an output is not worth the engine's attention, whatever the operands.
 _SMALL = 2048
-#: What `np.can_cast` knows ("same_value" it does not: that depends on the values).
-_CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
 
 # The two places where a setting may stand, bound here: `config.inline_nbytes` costs 0.4 µs, which is a third
 # of what a small ufunc may cost over NumPy's.
@@ -65,29 +61,8 @@ _set_values = config._values
 _overrides = config._overrides.get
 
 
-def _method(function: Callable[..., Any]) -> Any:
-    """A method of ndarray that asks the table for its function's version first."""
-    plain = getattr(ndarray, function.__name__)
-    own = functions.implementation(function)
-
-    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
-        if self.nbytes < REDUCE_NBYTES and not args and not kwargs and functions.implementation(function) is own:
-            # No version from above: NumPy's, and nothing to unpack but the array.
-            result = plain(self.view(ndarray))
-            if type(result) is ndarray:
-                return share(result).view(SharedArray)
-            if type(result) is not tuple:
-                return result
-        return functions.call_method(SharedArray, function, plain, (self, *args), kwargs)
-
-    method.__name__ = function.__name__
-    method.__qualname__ = f"SharedArray.{function.__name__}"
-    method.__doc__ = plain.__doc__
-    return method
-
-
-class SharedArray(ndarray[Any, np.dtype[Any]]):
-    """A NumPy array in shared memory.
+class SharedArray(ArrayMethods):
+    """A NumPy array in shared memory, an `ndarray` in all that NumPy and others do with it.
 
     Made by :func:`shmarray.empty`, `zeros`, `ones`, `full`, `array`, `asarray`, `open`, `from_raw` and
     `load`, and by any NumPy operation on one of these. Views pickle as handles: the receiver sees the same
@@ -116,30 +91,70 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
 
     @property
     def shm(self) -> Segment | None:
-        """The segment, a `multiprocessing.shared_memory.SharedMemory`; None for private memory."""
+        """The segment, a `multiprocessing.shared_memory.SharedMemory` that no resource tracker knows; None for private
+        memory. Asking for its `.name`, the file's in /dev/shm, gives an unnamed one a name there.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> a = sa.ones(2, "u1")
+        >>> a.shm.buf[0], a.shm.buf[1]
+        (1, 1)
+        """
         return segment_of(self)
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes can see what is written here: not so in private memory and mode "c"."""
+        """Whether other processes can see what is written here: not so in private memory and mode "c".
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> a = sa.ones(2)
+        >>> a.is_shared, (a + 1).is_shared  # a small result is private memory
+        (True, False)
+        """
         segment = segment_of(self)
         return segment is not None and segment.mode != "c"
 
     @property
     def name(self) -> str | None:
-        """The name the user gave; views have their array's. None for unnamed and private arrays."""
+        """The name the user gave; views have their array's. None for unnamed and private arrays.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> sa.zeros(9, name="example-name")[2:].name
+        'example-name'
+        """
         segment = segment_of(self)
         return None if segment is None else segment.user_name
 
     @property
     def keep(self) -> bool:
-        """Whether the segment outlives its last holder, until it is unlinked."""
+        """Whether the segment outlives its last holder, until it is unlinked.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> a = sa.zeros(9, name="example-keep", keep=True)
+        >>> a.keep
+        True
+        >>> a.unlink()
+        """
         descriptor = self._descriptor()
         return descriptor is not None and descriptor.keep
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of one piece of work; the bytes stay contiguous. Views have pieces of their own."""
+        """The shape of one piece of work, a tuple of int; the bytes stay contiguous. Views have pieces of their own.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> sa.zeros((100, 50), chunks=20).chunks
+        (20, 50)
+        """
         descriptor = self._descriptor()
         if descriptor is not None and descriptor.chunks is not None and descriptor.shape == self.shape:
             return descriptor.chunks
@@ -184,6 +199,12 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
 
         The array itself remembers that, whoever opens it, until somebody says :meth:`clean`;
         `shmarray.registry.info(name).dirty_reason` tells more.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> sa.zeros(3).dirty
+        False
         """
         segment = segment_of(self)
         return segment is not None and condition.is_dirty(segment)
@@ -226,6 +247,16 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
         ------
         ValueError
             The array is private memory: it has no name anywhere.
+        SegmentNotFoundError
+            It was unlinked before.
+
+        Examples
+        --------
+        >>> import shmarray as sa
+        >>> a = sa.ones(3, name="example-unlink-array")
+        >>> a.unlink()
+        >>> a.sum()
+        np.float64(3.0)
         """
         segment = segment_of(self)
         if segment is None:
@@ -306,64 +337,6 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
                 return
         _set_item(self, key, value)
 
-    # --- copies ---------------------------------------------------------------------------------------------
-
-    def copy(self, order: Any = "C") -> SharedArray:
-        """A copy, in shared memory from `config.inline_nbytes` on. `order` as `numpy.ndarray.copy`."""
-        if order in ("C", "c", None) or (order in ("A", "a") and not self.flags.fnc):
-            axes = None
-        elif order in ("F", "f", "A", "a"):
-            axes = tuple(range(self.ndim))[::-1]
-        else:
-            axes = axes_of_copy(self)
-        target = allocate(self.shape, self.dtype, axes=axes) if wants_sharing(self.nbytes, self.dtype) else None
-        if target is None:
-            return ndarray.copy(self, order)
-        copy_parallel(target, self.view(ndarray))
-        return target.view(SharedArray)
-
-    def __copy__(self) -> SharedArray:
-        return self.copy("K")
-
-    def __deepcopy__(self, memo: dict[int, Any] | None) -> SharedArray:
-        if self.dtype.hasobject:
-            return ndarray.__deepcopy__(self, memo)
-        return self.copy("K")
-
-    def astype(  # type: ignore[override]
-        self, dtype: Any, order: Any = "K", casting: Any = "unsafe", subok: bool = True, copy: bool = True
-    ) -> Any:
-        """As `numpy.ndarray.astype`; the result is in shared memory from `config.inline_nbytes` on."""
-        target_dtype = np.dtype(dtype)
-        simple = self.dtype.kind in "biuf" and target_dtype.kind in "biufc"
-        if (
-            simple
-            and subok
-            and order == "K"
-            and (copy or self.dtype != target_dtype)
-            and wants_sharing(self.size * target_dtype.itemsize, target_dtype)
-            and casting in _CASTINGS
-            and np.can_cast(self.dtype, target_dtype, casting)
-        ):
-            target = allocate(self.shape, target_dtype, axes=axes_of_copy(self))
-            if target is not None:
-                copy_parallel(target, self.view(ndarray))
-                return target.view(SharedArray)
-        plain = self.view(ndarray)
-        result = plain.astype(dtype, order, casting, subok, copy)
-        if result is plain:  # copy=False, and nothing had to be converted
-            return self
-        if not subok:
-            return result
-        return share(result).view(SharedArray)
-
-    def flatten(self, order: Any = "C") -> SharedArray:
-        """As `numpy.ndarray.flatten`: always a copy; in shared memory from `config.inline_nbytes` on."""
-        if order != "C" or not wants_sharing(self.nbytes, self.dtype):
-            return share(self.view(ndarray).flatten(order)).view(SharedArray)
-        flat: SharedArray = self.copy("C").reshape(-1)  # type: ignore[assignment]
-        return flat
-
     # --- pickling -------------------------------------------------------------------------------------------
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -374,51 +347,6 @@ class SharedArray(ndarray[Any, np.dtype[Any]]):
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
-
-    # --- methods with a version in the table ----------------------------------------------------------------
-
-    def sort(self, *args: Any, **kwargs: Any) -> None:
-        """As `numpy.ndarray.sort`: in place."""
-        version = functions.implementation(ndarray.sort)
-        if version is None or version(self, *args, **kwargs) is NotImplemented:
-            ndarray.sort(self, *args, **kwargs)
-
-    def partition(self, *args: Any, **kwargs: Any) -> None:
-        """As `numpy.ndarray.partition`: in place."""
-        version = functions.implementation(ndarray.partition)
-        if version is None or version(self, *args, **kwargs) is NotImplemented:
-            ndarray.partition(self, *args, **kwargs)
-
-    def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
-        """As `numpy.ndarray.compress`."""
-        return np.compress(condition, self, axis, out)  # the function has the array second
-
-    # Written out, not made in a loop, so that type checkers and `help` see them.
-    all = _method(np.all)
-    any = _method(np.any)
-    argmax = _method(np.argmax)
-    argmin = _method(np.argmin)
-    argpartition = _method(np.argpartition)
-    argsort = _method(np.argsort)
-    choose = _method(np.choose)
-    clip = _method(np.clip)
-    cumprod = _method(np.cumprod)
-    cumsum = _method(np.cumsum)
-    dot = _method(np.dot)
-    max = _method(np.max)
-    mean = _method(np.mean)
-    min = _method(np.min)
-    nonzero = _method(np.nonzero)
-    prod = _method(np.prod)
-    put = _method(np.put)
-    repeat = _method(np.repeat)
-    round = _method(np.round)
-    searchsorted = _method(np.searchsorted)
-    std = _method(np.std)
-    sum = _method(np.sum)
-    take = _method(np.take)
-    trace = _method(np.trace)
-    var = _method(np.var)
 
 
 def _from_handle(*exported: Any) -> SharedArray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
 import numpy as np
+
+from shmarray._caller import warn
 
 __all__ = ["report"]
 
@@ -35,7 +36,7 @@ def report(flags: int, name: str) -> None:
         action = state[kind]  # type: ignore[literal-required]
         message = f"{words} encountered in {name}"
         if action == "warn":
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warn(message, RuntimeWarning)
         elif action == "raise":
             raise FloatingPointError(message)
         elif action == "print":

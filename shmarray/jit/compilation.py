@@ -12,7 +12,6 @@ code.
 from __future__ import annotations
 
 import pickle
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from shmarray.jit import objectcode, shipping, store
 from shmarray.jit.counters import count, debug
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
+from shmarray.jit.forks import compiling
 from shmarray.jit.identity import Fingerprint
 from shmarray.jit.policy import naming_indices, options
 from shmarray.jit.substitution import libraries
@@ -71,8 +71,6 @@ class Code:
 
 
 _memory: dict[bytes, tuple[Code, Fingerprint]] = {}
-#: Held while compiling (numba lets no more than one thread anyway): the others wait and find the result.
-_compiling = threading.RLock()
 
 
 def compile(  # the counterpart of `load`
@@ -105,7 +103,7 @@ def compile(  # the counterpart of `load`
     if found is not None:
         count("loaded_from_memory")
         return found[0]
-    with _compiling, never_lost():
+    with compiling, never_lost():
         found = _memory.get(print_)
         if found is not None:
             count("loaded_from_memory")

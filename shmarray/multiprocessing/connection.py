@@ -1,7 +1,7 @@
 """`multiprocessing.connection`, with pipes that keep the arrays they carry until these have been received.
 
 A pipe here is the standard library's and, beside it, an *escort*: a socket that takes the segments' descriptors along
-(:mod:`shmarray.registry.packing`). A message that has an escort says so before its length; all others are the very
+(:mod:`shmarray.packing`). A message that has an escort says so before its length; all others are the very
 bytes that the original would write.
 
 Invariant: the escort is sent before its message, so whoever reads the message finds it. Should a sender be killed
@@ -21,8 +21,7 @@ from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any
 
 from shmarray.errors import SegmentNotFoundError
-from shmarray.registry.packing import begin_packing, end_packing, open_leases
-from shmarray.registry.references import keep_in_flight
+from shmarray.packing import begin_packing, end_packing
 
 if TYPE_CHECKING:
     from io import BytesIO
@@ -73,6 +72,8 @@ class EscortedConnection(_standard.Connection):
         super()._send_bytes(buf)  # type: ignore[misc]
 
     def _send_escort(self, segments: list[Any]) -> bool:
+        from shmarray.registry.references import keep_in_flight, open_leases  # not before there are segments
+
         leases: list[int] = []
         try:
             leases = open_leases(segments)

@@ -12,7 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from shmarray.multiprocessing.connection import Pipe, leave_escort
-from shmarray.registry.packing import begin_packing, end_packing
+from shmarray.packing import begin_packing, end_packing
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 

@@ -11,7 +11,6 @@ and `pop` of a deque are atomic. Whatever a task does, the pool hears of it or s
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import select
@@ -21,21 +20,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from multiprocessing import process, util
+from multiprocessing import util
 from multiprocessing.pool import ExceptionWithTraceback, MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any
 
 from shmarray.errors import SegmentNotFoundError
+from shmarray.multiprocessing.minder import Minder
 from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
+from shmarray.packing import begin_packing, end_packing
 from shmarray.pool.channel import Channel, ChannelClosedError
-from shmarray.registry.packing import begin_packing, end_packing, open_leases
-from shmarray.registry.references import keep_in_flight
+from shmarray.registry.references import keep_in_flight, open_leases
 
 __all__ = ["run_worker"]
 
-#: A batch is given this long before the rest of it is given back.
-_PATIENCE_NS = 2_000_000
 #: A look for work that takes so long was interrupted by another process (which has its core for a slice of time, not
 #: for the microseconds of an interrupt); then none are taken for some batches.
 _CROWDED_NS = 200_000
@@ -95,7 +93,7 @@ class Worker:
         self._functions: dict[int, bytes] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
         self._sending = threading.Lock()  # guards the channel's sending side and the journal's mark of what was sent
-        self._minder = _Minder(self.give_back)
+        self._minder = Minder(self.give_back)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._minder.start()
@@ -330,81 +328,3 @@ class _Interrupts:
         if self.armed:
             self.armed = False
             raise KeyboardInterrupt
-
-
-class _Minder:
-    """The second thread; see the module's text."""
-
-    def __init__(self, late: Callable[[], None]) -> None:
-        self._late = late
-        # Without letting go of the interpreter's lock: the calls take no time.
-        library = ctypes.PyDLL(None, use_errno=True)
-        self._timer = library.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)  # CLOCK_MONOTONIC
-        if self._timer < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._set = library.timerfd_settime
-        self._set.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-        self._interval = (ctypes.c_long * 4)()
-        self._address = ctypes.addressof(self._interval)
-        self._since_ns = 0  # when what the main thread is at began; 0: nothing is to be watched
-        self._is_set = False  # the timer
-
-    def start(self) -> None:
-        """Watch the pool's process from now on."""
-        parent = process.parent_process()
-        pid = os.getppid() if parent is None or parent.pid is None else parent.pid
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            os._exit(1)
-        threading.Thread(target=self._run, args=(pidfd,), name="shmarray-pool-minder", daemon=True).start()
-
-    def watch(self, since_ns: int) -> None:
-        """Something began at this time (of `time.perf_counter_ns`): call `late` if it takes longer than it should.
-
-        The timer stays as it is if it is set: to set it costs as much as a short task, and it is looked at once it is
-        due what there is to be watched by then.
-        """
-        self._since_ns = since_ns
-        if not self._is_set:
-            self._is_set = True
-            self._set_timer(_PATIENCE_NS)
-
-    def rest(self) -> None:
-        """It is over."""
-        self._since_ns = 0
-
-    def _set_timer(self, in_ns: int) -> None:
-        self._interval[2], self._interval[3] = divmod(in_ns, 1_000_000_000)
-        self._set(self._timer, 0, self._address, None)
-
-    def _due(self) -> bool:
-        """The timer is due: whether the main thread takes too long; sets it again if that is still to be seen."""
-        self._is_set = False  # before the look at what there is, so that what begins now sets it
-        since_ns = self._since_ns
-        if not since_ns:
-            return False
-        left_ns = since_ns + _PATIENCE_NS - time.perf_counter_ns()
-        if left_ns <= 0:
-            return True
-        self._is_set = True
-        self._set_timer(left_ns)
-        return False
-
-    def _run(self, pidfd: int) -> None:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(self._timer, select.POLLIN)
-        while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == pidfd:
-                    os._exit(1)
-                try:
-                    os.read(self._timer, 8)
-                except BlockingIOError:
-                    continue
-                try:
-                    if self._due():
-                        self._late()
-                except ChannelClosedError:
-                    os._exit(1)

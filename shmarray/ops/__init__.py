@@ -50,3 +50,7 @@ __all__ = [
     "topk",
     "uniform_filter",
 ]
+
+
+def __dir__() -> list[str]:
+    return ["__doc__", "__file__", "__name__", *__all__]

@@ -96,11 +96,24 @@ def _counts(keys: Array, low: int, n_bins: int) -> Array:
 
 def _sums(keys: Array, low: int, n_bins: int, values: Array) -> Array:
     step, n_tasks = _tables(keys.size, n_bins)
-    dtype = {"f": np.float64, "u": np.uint64}.get(values.dtype.kind, np.int64)
-    sums = scratch((n_tasks, n_bins), dtype, like=keys)
+    sums = scratch((n_tasks, n_bins), _sum_dtype(values), like=keys)
     run_step("histograms.add_by_key", [keys, low, values, step, sums], n_tasks)
     total: Array = sums.sum(axis=0)
     return total
+
+
+def _sums_and_counts(keys: Array, low: int, n_bins: int, values: Array) -> tuple[Array, Array]:
+    step, n_tasks = _tables(keys.size, n_bins)
+    sums = scratch((n_tasks, n_bins), _sum_dtype(values), like=keys)
+    counts = scratch((n_tasks, n_bins), np.int64, like=keys)
+    run_step("histograms.add_and_count_by_key", [keys, low, values, step, sums, counts], n_tasks)
+    return sums.sum(axis=0), counts.sum(axis=0)
+
+
+def _sum_dtype(values: Array) -> type[np.generic]:
+    if values.dtype.kind == "f":
+        return np.float64
+    return np.uint64 if values.dtype.kind == "u" else np.int64
 
 
 def _extremes(keys: Array, low: int, n_bins: int, values: Array, how: str) -> Array:
@@ -196,14 +209,13 @@ def group_by(keys: Any, values: Any = None, how: str = "sum") -> Groups:
     numbers = np.ascontiguousarray(plain(shared_keys))
     if numbers.dtype == np.uint64:
         numbers = numbers.view(np.int64)  # all are below 2**63 here
-    counts = _counts(numbers, low, n_bins)
-    there = np.flatnonzero(counts)
-    if how == "count" or data is None:
-        joined = counts
-    elif how in ("min", "max"):
-        joined = _extremes(numbers, low, n_bins, data, how)
+    if data is not None and how in ("sum", "mean"):
+        joined, counts = _sums_and_counts(numbers, low, n_bins, data)
     else:
-        joined = _sums(numbers, low, n_bins, data)
+        joined = counts = _counts(numbers, low, n_bins)
+        if data is not None and how != "count":
+            joined = _extremes(numbers, low, n_bins, data, how)
+    there = np.flatnonzero(counts)
     found = joined[there] / counts[there] if how == "mean" else joined[there]
     names = (there + low).astype(dtype) if names is None else names[there]
     return Groups(_result(names), _result(found))

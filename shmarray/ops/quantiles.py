@@ -190,28 +190,30 @@ def _median_by_rows(array: Any, axis: Any, out: Any, keepdims: Any, *, skips_nan
 
 
 def _quantiles_by_rows(array: Any, q: Array, axis: Any, out: Any, keepdims: Any, *, skips_nan: bool) -> Any:
-    if q.dtype.kind not in "iuf" or q.ndim > 1 or not q.size or not ((q >= 0) & (q <= 1)).all():
+    if q.dtype.kind not in "if" or q.dtype.itemsize < 8 or q.ndim > 1 or not q.size or not ((q >= 0) & (q <= 1)).all():
         return NotImplemented  # among them the ones that NumPy refuses
-    is_single = isinstance(array, np.ndarray) and array.dtype == np.float32
-    if is_single or (q.dtype.kind == "f" and q.dtype != np.float64):
+    if isinstance(array, np.ndarray) and array.dtype == np.float32:
         return NotImplemented  # in which precision NumPy works then differs between its versions
     call = _Call.of(array, axis, out, keepdims)
     if call is None or not call.rows.size:
         return NotImplemented
-    shares = q.reshape(-1).astype(np.float64)
-    items, counts = call.items(shares, skips_nan=skips_nan)
+    shares = q.reshape(-1)
+    items, counts = call.items(shares.astype(np.float64), skips_nan=skips_nan)
     n = call.rows.shape[1]
     if skips_nan and not counts.all():
         return NotImplemented
-    values = np.empty((len(shares), len(counts)), np.float64)
     # Between two items NumPy's own interpolation: that of an array of the two. Rows of as many items go together.
     groups = np.unique(counts) if skips_nan else [n]
+    values: Array | None = None
     for m in groups:
         here = np.flatnonzero(counts == m) if len(groups) > 1 else slice(None)
-        between = _places(int(m), shares)[2]
-        for k, share in enumerate(between):
-            values[k, here] = np.quantile(items[:, here, k], share, axis=0)
-    if not skips_nan:
+        for k, share in enumerate(_places(int(m), shares)[2]):
+            found = np.quantile(items[:, here, k], share, axis=0)
+            if values is None:
+                values = np.empty((len(shares), len(counts)), found.dtype)  # integers for q of 0 and 1
+            values[k, here] = found
+    assert values is not None
+    if not skips_nan and (counts < n).any():
         values[:, counts < n] = np.nan
     return call.shaped(values, q.shape)
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from shmarray import jit as compiler
-from shmarray.array import SharedArray
 from shmarray.configuration import config
 from shmarray.engine import (
     Options,
@@ -26,7 +25,7 @@ from shmarray.engine import (
     run,
     run_part,
 )
-from shmarray.ops.arguments import by_value, positional_arity, reachable, reachable_if_large
+from shmarray.ops.arguments import as_outputs, by_value, positional_arity, reachable, reachable_if_large
 from shmarray.ops.kernel import Kernel, count_arguments
 from shmarray.ops.questions import ask, first_item
 from shmarray.ops.results import new_result, new_shared
@@ -105,18 +104,7 @@ class Reduction(Kernel):
     def _check_out(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Array) -> Array | None:
         if out is None:
             return None
-        if not isinstance(out, SharedArray):
-            raise TypeError(
-                f"{self.__name__}: out must be a SharedArray, as for all kernels; got {type(out).__name__}. "
-                "Make one with shmarray.empty, or leave out away"
-            )
-        if out.shape != shape:
-            raise ValueError(f"{self.__name__}: out has shape {out.shape}; the result has shape {shape}")
-        if not np.can_cast(dtype, out.dtype, casting="same_kind"):
-            raise TypeError(
-                f"{self.__name__}: out has dtype {out.dtype}, which cannot hold {dtype} by same-kind casting"
-            )
-        plain = out.view(np.ndarray)
+        (plain,) = as_outputs(out, 1, shape, (dtype,), name=self.__name__)
         check_output(plain, [data], name=self.__name__)
         return plain
 

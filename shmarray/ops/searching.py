@@ -8,7 +8,7 @@ import numpy as np
 
 from shmarray.array import SharedArray, asarray, implements
 from shmarray.configuration import config
-from shmarray.ops.cells import code_of
+from shmarray.ops.cells import code_of, words_of
 from shmarray.ops.quantiles import items_of_rank
 from shmarray.ops.results import new_result
 from shmarray.ops.selection import true_places
@@ -18,6 +18,9 @@ from shmarray.ops.steps import Array, cut, plain, run_step, scratch
 __all__ = ["TopK", "topk"]
 
 _MOST_ITEMS = 1 << 32
+
+#: Items of a task of `topk` at least, and the largest k whose candidates, some from every task, are few.
+_TOPK_ITEMS, _MOST_TOPK = 1 << 19, 1 << 14
 
 
 # --- places in what is sorted -------------------------------------------------------------------------------
@@ -121,7 +124,8 @@ class TopK(NamedTuple):
 def topk(array: Any, k: int, *, largest: bool = True) -> TopK:
     """The k largest (or smallest) items of a one-dimensional array, and where they are.
 
-    The array is not sorted: the k-th item is found by counting, then those beyond it are collected.
+    The array is not sorted: up to a k of 16384 one pass keeps what is beyond the k-th best so far; otherwise the k-th
+    item is found by counting, then those beyond it are collected.
 
     Parameters
     ----------
@@ -154,9 +158,20 @@ def topk(array: Any, k: int, *, largest: bool = True) -> TopK:
         raise ValueError(f"topk takes a one-dimensional array; got shape {x.shape}. Use a.ravel(), or rows of it")
     if not 0 <= k <= x.size:
         raise ValueError(f"topk: k must be from 0 to {x.size}, the number of items; got {k}")
+    code = code_of(x.dtype, equal_zeros=True)
+    by_keys = code is not None and x.nbytes >= config.parallel_nbytes and x.flags.c_contiguous
+    if by_keys and code is not None and 0 < k <= min(_MOST_TOPK, x.size):
+        step, n_tasks = cut(x.size, max(_TOPK_ITEMS, 32 * k))
+        keys, numbers = scratch(n_tasks * k, np.uint64, like=x), scratch(n_tasks * k, np.int64, like=x)
+        flip = 0 if largest else -1
+        run_step("selection.greatest_keys", [words_of(x), code, flip, k, step, keys, numbers], n_tasks)
+        # Of equal keys the earlier item's stands first: tasks follow each other, and each one's items. What stands for
+        # an item that a task does not have comes last: there are k items at least.
+        there = np.flatnonzero(numbers >= 0)
+        found = numbers[there[np.argsort(keys[there], kind="stable")[:k]]]
+        return TopK(_as_result(x[found]), _as_result(found))
     candidates = np.arange(x.size)
-    by_cells = code_of(x.dtype) is not None and x.nbytes >= config.parallel_nbytes and x.flags.c_contiguous
-    if by_cells and 0 < k < x.size:
+    if by_keys and 0 < k < x.size:
         limit = items_of_rank(x, [x.size - k if largest else k - 1])[0][0]
         candidates = plain(np.flatnonzero(~(a < limit) if largest else (a <= limit)))
         if largest and limit != limit:

@@ -9,13 +9,13 @@ What is not foreseen here (dtypes, `where=`, too few degrees of freedom, slices 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from shmarray._caller import warn
 from shmarray.array import implements
 from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, reduce_blocks
@@ -252,7 +252,7 @@ def _extremum(ufunc: np.ufunc) -> Callable[..., Any]:
             return NotImplemented
         result = ufunc.reduce(a, axis=axis, keepdims=call.keepdims)
         if np.isnan(result).any():
-            warnings.warn("All-NaN slice encountered", RuntimeWarning, stacklevel=5)
+            warn("All-NaN slice encountered", RuntimeWarning)
         return result
 
     return version

@@ -67,10 +67,10 @@ def _unmap_everywhere(key: SegmentKey) -> None:
 
 def _after_fork_in_child() -> None:
     global _default, _lock
-    _default = None
     _lock = threading.Lock()
     for pool in living_pools():
         pool.abandon()
+    _default = None  # only now: what has not been abandoned complains of its open sockets
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

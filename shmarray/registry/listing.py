@@ -110,10 +110,14 @@ def list_segments() -> list[SegmentInfo]:
 
     Files that are no readable segments are left out.
 
+    Returns
+    -------
+    list of SegmentInfo
+
     Examples
     --------
     >>> import shmarray as sa
-    >>> made = sa.registry.create((2, 2), "f4", name="list-example")
+    >>> a = sa.zeros((2, 2), "f4", name="list-example")
     >>> [(one.name, one.shape) for one in sa.registry.list()]
     [('list-example', (2, 2))]
     """
@@ -135,12 +139,29 @@ def list_segments() -> list[SegmentInfo]:
 def info(name: str) -> SegmentInfo:
     """What is known of the segment of that name.
 
+    Parameters
+    ----------
+    name : str
+        The user's name, in `config.namespace`.
+
+    Returns
+    -------
+    SegmentInfo
+
     Raises
     ------
     SegmentNotFoundError
         No array is called so.
     CorruptSegmentError
         Its descriptor cannot be believed.
+
+    Examples
+    --------
+    >>> import shmarray as sa
+    >>> a = sa.zeros((2, 3), "f4", name="info-example")
+    >>> info = sa.registry.info("info-example")
+    >>> info.shape, info.nbytes, info.keep
+    ((2, 3), 24, False)
     """
     namespace = config.namespace
     key, descriptor, page = _read(public_name(namespace, check_name(name)), namespace)
@@ -241,10 +262,14 @@ def used_nbytes(namespace: str) -> int:
 def usage() -> Usage:
     """Bytes of shared memory used, in flight, kept for reuse, free, and the quota.
 
+    Returns
+    -------
+    Usage
+
     Examples
     --------
     >>> import shmarray as sa
-    >>> made = sa.registry.create(1000, "u1")
+    >>> a = sa.zeros(1000, "u1")
     >>> sa.registry.usage().used >= 1000
     True
     >>> with sa.config.override(max_nbytes=100_000_000):

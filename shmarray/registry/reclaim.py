@@ -278,7 +278,7 @@ def unlink(name: str) -> None:
     Examples
     --------
     >>> import shmarray as sa
-    >>> kept = sa.registry.create(4, "f4", name="unlink-example", keep=True)
+    >>> kept = sa.zeros(4, name="unlink-example", keep=True)
     >>> sa.registry.unlink("unlink-example")
     """
     namespace = config.namespace

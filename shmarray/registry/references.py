@@ -9,24 +9,28 @@ Invariant: a reference attaches to the very segment it was made of, or raises; n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import SegmentNotFoundError
+from shmarray.packing import collect
 from shmarray.registry.attachment import adopt, attach_file, check_mode, second_segment, settled
 from shmarray.registry.names import is_public, label_of
-from shmarray.registry.packing import collect
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import DEADLINE, DESCRIPTOR_NBYTES
 from shmarray.segment.failpoints import ARMED, reach
+from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import Mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shmarray.segment import Segment
 
-__all__ = ["SegmentReference", "attach_reference", "export", "keep_in_flight", "lent", "reattach"]
+__all__ = ["SegmentReference", "attach_reference", "export", "keep_in_flight", "lent", "open_leases", "reattach"]
 
 
 class SegmentReference(NamedTuple):
@@ -57,7 +61,7 @@ def export(segment: Segment, *, in_flight: bool = True) -> SegmentReference:
     Publishes a nameless segment. Several references in flight share one deadline, the latest; the first
     process that attaches ends it, so keep the array for several receivers. Who keeps the segment until its
     receiver has attached, and hears of that, says `in_flight=False`: then there is no deadline. Nor is there one in a
-    thread that packs (see :mod:`shmarray.registry.packing`).
+    thread that packs (see :mod:`shmarray.packing`).
     """
     mapping = segment.mapping
     if mapping.foreign:
@@ -76,6 +80,29 @@ def keep_in_flight(segment: Segment) -> None:
     """Keep an exported segment until one process has attached, or `config.handle_ttl_s` have passed."""
     until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(config.handle_ttl_s * 1e9)
     _set_deadline(segment.mapping, until_ns)
+
+
+def open_leases(segments: Iterable[Segment]) -> list[int]:
+    """Descriptors that keep these segments alive as mappings of theirs would; the caller's to close.
+
+    Raises
+    ------
+    OSError
+        There are no more descriptors, or a segment was unlinked meanwhile.
+    """
+    leases: list[int] = []
+    try:
+        for mapping in {id(mapping): mapping for mapping in (s.mapping.parent or s.mapping for s in segments)}.values():
+            lease = mapping.open_unlocked()
+            leases.append(lease)
+            # Nobody has the file exclusively: this process holds it.
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BaseException:
+        for lease in leases:
+            with contextlib.suppress(OSError):
+                os.close(lease)
+        raise
+    return leases
 
 
 def _set_deadline(mapping: Mapping, until_ns: int) -> None:

@@ -96,6 +96,9 @@ CALLS = [
     lambda x: np.sort(x, axis=2),
     lambda x: x[5000],
     lambda x: x.reshape(7),
+    lambda x: x.copy("bogus"),
+    lambda x: x.copy(3),
+    lambda x: x.flatten("bogus"),
 ]
 
 def outcome(call, array):

@@ -126,6 +126,7 @@ def call():
             for block, value in zip(journal.layout.blocks, AFTER.values()):
                 at = journal.segment.address + block.scratch_offset
                 bytes_at(at, 20)[:] = value
+                failpoints.reach("commit.computed")
             journal.commit()
             journal.put_rest_in_place()
 

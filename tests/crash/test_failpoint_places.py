@@ -52,7 +52,7 @@ WITHIN = re.compile(r'"/(proc|sys)/|^newfstatat\(\d+, ""|MAP_ANONYMOUS|^newfstat
 
 def without_a_point(trace: str) -> list[str]:
     """The system calls that no point came before."""
-    found, inside, reached, listing = [], "", "", ""
+    found, inside, reached, looking = [], "", "", set()
     for line in trace.splitlines():
         call = line.partition(" ")[2].strip()
         if begin := re.search(r'"/begin/(\w+)"', call):
@@ -61,12 +61,16 @@ def without_a_point(trace: str) -> list[str]:
             inside = ""
         elif point := re.search(r'"/reached/([\w.-]+)"', call):
             reached = point[1]
-        elif inside and not WITHIN.search(call) and call[0].isalpha() and not call.startswith("access"):
-            fd = call.rpartition("= ")[2]
-            if not reached and not (listing and call.startswith(f"close({listing})")):
-                found.append(f"{inside}: {call}")
-            listing = fd if "O_DIRECTORY" in call and "O_TMPFILE" not in call else ""
-            reached = ""
+        elif inside and call.startswith("close(") and call[6:].partition(")")[0] in looking:
+            looking.discard(call[6:].partition(")")[0])
+        elif inside and call[0].isalpha() and not call.startswith("access"):
+            within = WITHIN.search(call)
+            if call.startswith("openat") and (within or ("O_DIRECTORY" in call and "O_TMPFILE" not in call)):
+                looking.add(call.rpartition("= ")[2])
+            if not within:
+                if not reached:
+                    found.append(f"{inside}: {call}")
+                reached = ""
     return found
 
 

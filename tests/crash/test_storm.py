@@ -83,7 +83,7 @@ def pools(out):
         choose = random.Random(seed)
         pool = Pool(2)
         while True:
-            if choose.random() < 0.3:
+            if choose.random() < 0.5:
                 try:
                     change_account(slot, pool)
                 except WorkerDiedError:
@@ -116,6 +116,7 @@ def pools(out):
     now = time.monotonic()
     until = now + SECONDS
     due, worker_due = [now + 4, now + 7], [now + 1, now + 1.5]
+    since = [(now, 0), (now, 0)]   # when the program was started, and the calls that were done then
     while (now := time.monotonic()) < until or (not counters[0] + counters[4] and now < until + 60):
         time.sleep(0.01)
         for slot in range(2) if now < until else ():   # on a slow machine nobody has come to a call yet: let them
@@ -124,12 +125,15 @@ def pools(out):
                 if parent_of(pid := counters[4 * slot + 1]) == programs[slot]:
                     os.kill(pid, signal.SIGKILL)
                     worker_kills += 1
-            if now > due[slot]:
+            # Not before it has done something: killed while its workers start it would show nothing.
+            at_work = counters[4 * slot] > since[slot][1] or now > since[slot][0] + 15
+            if now > due[slot] and at_work:
                 due[slot] = now + choose.uniform(0.2, 10.0 + 10.0 * slot)
                 os.kill(programs[slot], signal.SIGKILL)
                 assert wait(programs[slot]) == -signal.SIGKILL
                 kills += 1
                 programs[slot] = fork(work, choose.random(), slot)
+                since[slot] = (now, counters[4 * slot])
     for pid in programs:
         os.kill(pid, signal.SIGKILL)
         assert wait(pid) == -signal.SIGKILL

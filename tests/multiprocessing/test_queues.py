@@ -16,11 +16,10 @@ import pytest
 
 import shmarray as sa
 from shmarray import multiprocessing as mp
-from shmarray import registry
+from shmarray import packing, registry
 from shmarray.errors import SegmentNotFoundError
-from shmarray.registry import packing
 from tests.conftest import segment_files
-from tests.processes import wait_until
+from tests.processes import run_python, wait_until
 
 KINDS = ["Queue", "JoinableQueue", "SimpleQueue", "Pipe", "one-way Pipe"]
 
@@ -247,3 +246,15 @@ def test_ends_travel_to_other_processes() -> None:
     for end in (*outer, inner[1], arrived):
         end.close()
     resource_sharer.stop()  # the standard library's thread for this
+
+
+def test_without_arrays_they_need_no_numpy() -> None:
+    run_python("""
+import sys
+import shmarray.multiprocessing as mp
+queue, simple, (taker, giver) = mp.Queue(), mp.SimpleQueue(), mp.Pipe()
+for put, get in ((queue.put, queue.get), (simple.put, simple.get), (giver.send, taker.recv)):
+    put([1, "two"])
+    assert get() == [1, "two"]
+assert "numpy" not in sys.modules
+""")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 
 import numpy as np
@@ -420,6 +421,37 @@ def test_a_function_that_changes_and_returns_is_refused():
     with pytest.raises(TypeError, match="both changed its chunk and returned an array"):
         sa.map_chunks(both, a, chunks=2, jit=False)
     assert not a.any()
+
+
+@sa.chunkwise
+def changes_and_returns(chunk):
+    chunk += 1
+    return chunk
+
+
+def test_a_compiled_function_that_changes_and_returns_is_refused_before_anything_runs():
+    a = sa.zeros(4)
+    with pytest.raises(TypeError, match=r"changes_and_returns changes its chunk and returns an array.*chunk\.copy\(\)"):
+        changes_and_returns(a)
+    assert not a.any()
+
+
+@sa.chunkwise
+def stores_far_away(chunk):
+    chunk[1 << 40] = 1.0
+
+
+def test_a_function_that_ends_every_worker_is_stopped_after_three(pool):
+    a = sa.ones(32)
+    with pytest.raises(sa.ChunksUnknownError) as caught:
+        stores_far_away(a, chunks=1, pool=pool)
+    chunks = caught.value.chunks
+    assert 3 <= len(chunks) <= 6  # the third death, and what other workers were at by then
+    message = str(caught.value)
+    assert re.search(rf"stores_far_away: {len(chunks)} workers died \(pid \d+: killed by SIGSEGV\)", message)
+    assert f"{len(chunks)} chunks ({', '.join(map(str, chunks))}) in place, whose content is unknown" in message
+    assert f"{32 - len(chunks)} chunks (" in message
+    assert re.search(r"not begun\. Most likely it used an index out of range: debug=True", message)
 
 
 def test_a_function_with_a_halo_may_only_look():

@@ -14,39 +14,7 @@ import pytest
 
 import shmarray as sa
 
-N = 300_000
-
-
-def numbers(dtype, seed=0, *, special=False):
-    """Items of a dtype; with `special` also nan, infinities, both zeros and many equal ones."""
-    random = np.random.default_rng(seed)
-    if np.dtype(dtype).kind in "iu":
-        limits = np.iinfo(dtype)
-        return random.integers(limits.min, limits.max, N, dtype=dtype, endpoint=True)
-    x = random.normal(size=N)
-    if special:
-        for step, value in ((5, np.nan), (7, np.inf), (11, -np.inf), (13, 0.0), (17, -0.0), (19, 1.5)):
-            x[step::step] = value
-        x[3] = -np.nan
-    return x.astype(dtype)
-
-
-def same(result, expected):
-    """The same values, dtypes and kinds of objects."""
-    if isinstance(expected, tuple):
-        for one, other in zip(result, expected, strict=True):
-            same(one, other)
-        return
-    np.testing.assert_array_equal(np.asarray(result), np.asarray(expected))
-    assert np.asarray(result).dtype == np.asarray(expected).dtype
-    assert type(result) is (sa.SharedArray if type(expected) is np.ndarray else type(expected))
-
-
-def near(result, expected, *, rtol=1e-12):
-    assert np.asarray(result).dtype == np.asarray(expected).dtype
-    assert type(result) is (sa.SharedArray if type(expected) is np.ndarray else type(expected))
-    np.testing.assert_allclose(np.asarray(result), np.asarray(expected), rtol=rtol, atol=1e-13)
-
+from .comparison import N, near, numbers, same
 
 # --- statistics ---------------------------------------------------------------------------------------------
 
@@ -64,15 +32,21 @@ def test_statistics_over_any_axis(shape):
         for keepdims in (False, True):
             near(a.std(axis, keepdims=keepdims), x.std(axis, keepdims=keepdims))
             near(np.var(a, axis, ddof=1, keepdims=keepdims), np.var(x, axis, ddof=1, keepdims=keepdims))
-            for function in (np.nanvar, np.nanmean, np.nansum):
-                near(function(b, axis, keepdims=keepdims), function(y, axis, keepdims=keepdims), rtol=1e-11)
+            near(np.nansum(b, axis, keepdims=keepdims), np.nansum(y, axis, keepdims=keepdims), rtol=1e-11)
             same(np.nanmin(b, axis, keepdims=keepdims), np.nanmin(y, axis, keepdims=keepdims))
             if not isinstance(axis, tuple):
-                for function in (np.argmax, np.argmin, np.nanargmin):
-                    same(function(a, axis, keepdims=keepdims), function(x, axis, keepdims=keepdims))
-                same(np.argmax(b, axis), np.argmax(y, axis))
-                near(np.linalg.norm(a, axis=axis), np.linalg.norm(x, axis=axis))
-        same(np.count_nonzero(a > 3, axis=axis), np.count_nonzero(x > 3, axis=axis))
+                same(np.argmax(a, axis, keepdims=keepdims), np.argmax(x, axis, keepdims=keepdims))
+        if not isinstance(axis, tuple):
+            same(np.argmax(b, axis), np.argmax(y, axis))
+        # Where the last axis is kept, items are gathered first, by a driver that every function is compiled into anew:
+        # the functions above show what it does.
+        if axis is None or axis == len(shape) - 1:
+            for function in (np.nanvar, np.nanmean):
+                near(function(b, axis), function(y, axis), rtol=1e-11)
+            for function in (np.argmin, np.nanargmin):
+                same(function(b, axis), function(y, axis))
+            near(np.linalg.norm(a, axis=axis), np.linalg.norm(x, axis=axis))
+            same(np.count_nonzero(a > 3, axis=axis), np.count_nonzero(x > 3, axis=axis))
 
 
 def test_strides_do_not_change_the_bits():
@@ -181,22 +155,6 @@ def test_what_cannot_be_sorted_so_is_numpys():
         a.sort()
 
 
-def test_median_and_quantiles():
-    for n in (N, N - 1):
-        for x in (numbers("f8")[:n], np.round(numbers("f8")[:n]), np.full(n, 2.0), numbers("i8")[:n]):
-            a = sa.array(x)
-            same(np.median(a), np.median(x))
-            for q in (0, 0.25, 1 / 3, 1.0, [0.0, 0.5, 0.999]):
-                same(np.quantile(a, q), np.quantile(x, q))
-            same(np.percentile(a, [1, 99.9]), np.percentile(x, [1, 99.9]))
-    x = numbers("f8", special=True)
-    with np.errstate(invalid="ignore"):
-        same(np.median(sa.array(x)), np.median(x))
-        same(np.quantile(sa.array(x), [0.1, 0.2]), np.quantile(x, [0.1, 0.2]))
-    with pytest.raises(ValueError, match="range"):
-        np.quantile(a, 1.5)
-
-
 def test_searching():
     x = np.sort(numbers("f8", special=True)[:5000])
     values = numbers("f8", 1, special=True)
@@ -233,36 +191,6 @@ def test_topk():
         sa.ops.topk(sa.array(x), N + 1)
     with pytest.raises(ValueError, match="one-dimensional"):
         sa.ops.topk(sa.zeros((2, 2)), 1)
-
-
-# --- scans --------------------------------------------------------------------------------------------------
-
-
-def test_running_sums_of_integers_are_exact():
-    for dtype in ("i8", "u1"):
-        x = numbers(dtype)
-        same(np.cumsum(sa.array(x)), np.cumsum(x))
-    x = numbers("i8")
-    same(sa.array(x).cumprod(), x.cumprod())
-    same(np.cumsum(sa.array(x).reshape(2, -1)), np.cumsum(x))
-    same(np.cumsum(sa.array(x).reshape(2, -1), axis=1), np.cumsum(x.reshape(2, -1), axis=1))
-    same(np.diff(sa.array(x)), np.diff(x))
-    same(np.diff(sa.array(x).reshape(2, -1), n=2, axis=0), np.diff(x.reshape(2, -1), n=2, axis=0))
-
-
-def test_running_sums_of_floats_are_as_near_to_the_truth_as_numpys():
-    for dtype in ("f8", "f4"):
-        x = numbers(dtype)
-        exact = np.cumsum(x.astype(np.longdouble))
-        result = np.cumsum(sa.array(x))
-        assert result.dtype == x.dtype
-        assert np.abs(np.asarray(result) - exact).max() <= np.abs(np.cumsum(x) - exact).max()
-    x = numbers("f8")
-    x[100], x[200_000] = np.inf, np.nan
-    result = np.asarray(np.cumsum(sa.array(x)))
-    assert np.isinf(result[100:200_000]).all()
-    assert np.isnan(result[200_000:]).all()
-    assert np.signbit(np.cumsum(sa.array(np.full(N, -0.0)))).all()
 
 
 # --- histograms and groups ----------------------------------------------------------------------------------
@@ -313,36 +241,6 @@ def test_groups_of_few_and_of_none_and_what_is_refused():
         sa.ops.group_by([1], [1], "median")
     with pytest.raises(ValueError, match="values"):
         sa.ops.group_by([1], [1, 2])
-
-
-# --- selection ----------------------------------------------------------------------------------------------
-
-
-def test_selection():
-    x = numbers("f8")
-    mask = x > 0.5
-    a, m = sa.array(x), sa.array(np.tile(mask, 4))
-    wide, w = np.tile(x, 4), sa.array(np.tile(x, 4))
-    wide_mask = np.asarray(m)
-    same(np.compress(m, w), wide[wide_mask])
-    same(w.compress(m), wide[wide_mask])
-    same(w.compress([True, False]), wide.compress([True, False]))
-    same(np.extract(m.reshape(4, -1), w.reshape(4, -1)), wide[wide_mask])
-    same(np.compress(m & (w > 10), w), wide[wide_mask & (wide > 10)])
-    same(np.flatnonzero(m), np.flatnonzero(wide_mask))
-    same(np.nonzero(m.reshape(4, -1)), np.nonzero(wide_mask.reshape(4, -1)))
-    same(np.where(m, w, -w), np.where(wide_mask, wide, -wide))
-    same(np.where(m, w, 0), np.where(wide_mask, wide, 0))
-    same(np.where(m), np.where(wide_mask))
-    places = np.random.default_rng(1).integers(-N, N, (2, N))
-    same(np.take(a, sa.array(places)), np.take(x, places))
-    with pytest.raises(IndexError):
-        np.take(a, sa.array(places + N))
-    same(np.clip(w, -1, 0.5), np.clip(wide, -1, 0.5))
-    same(w.clip(min=0), wide.clip(min=0))
-    np.putmask(w, m, 7)
-    np.putmask(wide, wide_mask, 7)
-    same(w, wide)
 
 
 # --- however it runs ----------------------------------------------------------------------------------------

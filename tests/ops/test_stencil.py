@@ -190,9 +190,9 @@ def test_what_is_refused() -> None:
         sa.stencil(lambda u: u[0], mode=("wrap", "wrap"))(a)
     with pytest.raises(ValueError, match=r"cval 0\.5 is no value of dtype int64"):
         sa.stencil(lambda u: u[0], cval=0.5)(a)
-    with pytest.raises(TypeError, match="takes 1 arguments; got 2"):
+    with pytest.raises(TypeError, match="takes 1 argument; got 2"):
         laplacian(a, a)
-    with pytest.raises(TypeError, match="one value for each element"):
+    with pytest.raises(TypeError, match="one number for each element"):
         sa.stencil(lambda u: (u[0], u[0]))(a)
     with pytest.raises(TypeError, match="at least one array"):
         laplacian(1.0)

@@ -12,7 +12,7 @@ import pytest
 import shmarray as sa
 from shmarray.pool import current_worker, diagnosis
 from shmarray.pool.diagnosis import MemoryKills, read_counter
-from tests.processes import wait_until
+from tests.processes import run_python, wait_until
 
 
 def cpu_s(pid: int) -> float:
@@ -216,3 +216,19 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
         with pytest.raises(sa.WorkerDiedError, match=killer) as caught:
             die(a, out=b, pool=pool, retries=0)
         assert caught.value.out_of_memory
+
+
+def test_a_forked_child_lets_go_of_the_pool_without_a_word():
+    program = """
+import os, warnings
+import numpy as np
+import shmarray as sa
+warnings.simplefilter("error")  # of sockets that nobody closed
+sa.config.workers = 2
+np.sqrt(sa.ones(400_000))
+child = os.fork()
+if not child:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    assert run_python(program).stderr == ""

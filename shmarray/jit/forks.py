@@ -1,0 +1,42 @@
+"""May a child be forked while another thread compiles?
+
+The child has that thread's locks and not the thread: it would wait for ever when it first compiles, or loads, a kernel.
+So a fork waits until nobody compiles, and parent and child both go on with locks that are free.
+
+Invariant: locks are taken in the order in which the code takes them, the outer ones first, and before those of the
+registry where that is in use already, whose segments a compiling thread may drop.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from numba.core.compiler_lock import global_compiler_lock
+
+from shmarray.segment.interrupts import held_back
+
+__all__ = ["compiling"]
+
+#: How long a fork waits for compilers. Past that it is done all the same: a child that only ends is not harmed.
+_PATIENCE_S = 20.0
+
+#: Held while compiling (numba lets no more than one thread anyway): the others wait and find the result.
+compiling = threading.RLock()
+#: The second is numba's, which a user's `@njit` takes without ours. (Its own `acquire` cannot be told to give up.)
+_locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock)
+_here = threading.local()
+
+
+def _before_fork() -> None:
+    with held_back():  # an exception in here would leave locks taken
+        _here.held = [lock for lock in _locks if lock.acquire(timeout=_PATIENCE_S)]
+
+
+def _after_fork() -> None:
+    for lock in reversed(_here.__dict__.pop("held", [])):
+        lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
