@@ -86,9 +86,10 @@ def _stirling(z: mp.mpf) -> mp.mpf:
 
 def _sin_pi(z: mp.mpf) -> mp.mpf:
     r = mp.sqrt(z)
-    return (mp.sin(mp.pi * r) / r - mp.pi) / z
+    return (mp.sin(mp.pi * r) / r - mp.pi - z * SIN_PI_CUBIC) / z**2
 
 
+SIN_PI_CUBIC = -(mp.pi**3) / 6
 ONE_MINUS_EULER = 1 - mp.euler
 STIRLING = mp.log(2 * mp.pi) / 2 - mp.mpf("0.5")
 LN2_2 = mp.log(2) / 2 * mp.mpf("1.001")
@@ -180,7 +181,7 @@ FITS = [
         Fit(name, _stirling, mp.mpf("1e-6"), mp.mpf(4) / 81, lambda z: mp.sqrt(z) / mp.loggamma(1 / mp.sqrt(z)), *bits)
         for name, bits in (("stirling", (60, 28)), ("stirling_medium", (36, 36)))
     ),
-    Fit("sin_pi", _sin_pi, mp.mpf(0), mp.mpf("0.2501"), lambda z: z / 2, 59),
+    Fit("sin_pi", _sin_pi, mp.mpf(0), mp.mpf("0.2501"), lambda z: z**2 / 2, 59),
     # A first guess only: Newton's steps triple and double its bits.
     Fit("inverse_cbrt", lambda m: mp.cbrt(1 / m), mp.sqrt("0.5"), mp.sqrt(2), lambda m: mp.cbrt(m), 19, 10),
 ]
@@ -204,6 +205,7 @@ CONSTANTS = {
     "one_minus_euler": ONE_MINUS_EULER,
     "stirling": STIRLING,
     "log_pi": mp.log(mp.pi),
+    "sin_pi_cubic": SIN_PI_CUBIC,
 }
 
 

@@ -116,7 +116,7 @@ def erfc(x: Any) -> Any:
     Returns
     -------
     float32 or float64
-        Within 1 ULP, subnormals included; zero above 27.23 (float32: 10.06).
+        Within 1.1 ULP, subnormals included; zero above 27.23 (float32: 10.06).
 
     Examples
     --------

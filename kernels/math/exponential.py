@@ -221,7 +221,7 @@ def expm1(x: Any) -> Any:
     Returns
     -------
     float32 or float64
-        Within 0.9 ULP; the sign of zero is kept.
+        Within 1 ULP; the sign of zero is kept.
 
     Examples
     --------

@@ -90,16 +90,17 @@ def _near(fmt: Format) -> Callable[..., Any]:
 def _sin_pi(fmt: Format) -> Callable[..., Any]:
     """`a -> (high, low)`, `a |sin(pi a)|` as a sum of two numbers; zero for whole a."""
     pi, pi_low = fmt.parts("pi", 2)
+    cubic, cubic_low = fmt.parts("sin_pi_cubic", 2)
     coefficients = fmt.polynomial("sin_pi")
 
     def sin_pi(a):
         r = absolute(a - nearest(a))
         z = r * r
         z_low = fma(r, r, -z)
-        p = polynomial(z, coefficients)
-        more = z * p
-        head = pi + more
-        tail = ((pi - head) + more) + (pi_low + fma(z, p, -more) + z_low * p)
+        cubic_term = z * cubic
+        head = pi + cubic_term
+        tail = ((pi - head) + cubic_term) + (pi_low + fma(z, cubic, -cubic_term) + fma(z_low, cubic, z * cubic_low))
+        tail = fma(z * z, polynomial(z, coefficients), tail)
         sine = r * head
         sine_low = fma(r, head, -sine) + r * tail
         high = a * sine
@@ -227,7 +228,9 @@ def lgamma(x: Any) -> Any:
     Returns
     -------
     float32 or float64
-        inf at zero, at negative whole numbers and at both infinities.
+        Within 1.2 ULP from -1/2 upwards, also about the zeros at 1 and 2; below, float64 is within 2 ULP of the result
+        or of 1/4, whichever is more, since it has zeros there; float32 is within 0.52 ULP there too. inf at zero,
+        at negative whole numbers and at both infinities.
 
     Examples
     --------

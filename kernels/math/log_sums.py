@@ -157,7 +157,7 @@ def logaddexp(x: Any, y: Any) -> Any:
     -------
     float32 or float64
         Within 1.2 ULP of the result or of 1/8, whichever is more: the result is zero on a curve, near which the error
-        stays below 2**-54. float32 is within 0.6 ULP down to results of 2**-16.
+        stays below 2**-54. float32 is within 0.8 ULP down to results of 2**-16.
 
     Examples
     --------

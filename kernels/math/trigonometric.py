@@ -222,7 +222,7 @@ def tan(x: Any) -> Any:
     Returns
     -------
     float32 or float64
-        Within 0.7 ULP; nan for infinities, the sign of zero kept.
+        Within 1 ULP; nan for infinities, the sign of zero kept.
 
     Examples
     --------
