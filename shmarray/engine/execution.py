@@ -10,6 +10,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
@@ -215,6 +216,25 @@ class Plan:
             )
         return self._ticket
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Have the arrays that this call changes in place show that it is under way, and if its program dies, was."""
+        from shmarray.registry import condition
+
+        segments = [segment for reference in self._outputs if (segment := reference()) is not None]
+        for segment in segments:
+            condition.mark_changing(segment, changing=True)
+        try:
+            yield
+        finally:
+            for segment in segments:
+                condition.mark_changing(segment, changing=False)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes shared arrays in place."""
+        return bool(self._outputs)
+
     def mark_unknown(self, chunks: Sequence[int], why: str) -> None:
         """Have the arrays that this call changes in place remember that these chunks are half changed."""
         if self._outputs and chunks:
@@ -244,6 +264,13 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
     """
     if start >= plan.n_chunks:
         return 0
+    if plan.changes:
+        with plan.changing():
+            return _run(plan, options, start)
+    return _run(plan, options, start)
+
+
+def _run(plan: Plan, options: Options, start: int) -> int:
     pool = _pool_for(plan, options)
     if pool is None:
         if options.progress is False:

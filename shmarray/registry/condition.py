@@ -1,7 +1,8 @@
 """Is an array's content what its users think?
 
-Not where a worker died while it changed a chunk in place, or a crash-safe call was cut short between two of its parts.
-The array itself remembers that, in words of its descriptor page outside the checksum: whoever opens it later can ask.
+Not where a worker died while it changed a chunk in place, or the whole program did, or a crash-safe call was cut short
+between two of its parts. The array itself remembers that, in words of its descriptor page outside the checksum: whoever
+opens it later can ask. While a call changes it in place it counts as such, too: only its end tells that all is well.
 
 Each mark is a byte of its own, written alone: several processes set and clear them at once, and an update of the whole
 word could bring back, or take away, what another has just written.
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
     from shmarray.segment import Segment
     from shmarray.segment.mapping import Mapping
 
-__all__ = ["UNDER_WAY", "UNKNOWN", "clean", "is_dirty", "mark_dirty", "pack_reason", "reason_of", "unpack_reason"]
+__all__ = [
+    "CHANGING",
+    "UNDER_WAY",
+    "UNKNOWN",
+    "clean",
+    "is_dirty",
+    "mark_changing",
+    "mark_dirty",
+    "pack_reason",
+    "reason_in",
+    "reason_of",
+]
 
-#: Where in the page the two marks are: content unknown; a crash-safe call is under way, or was cut short.
-UNKNOWN, UNDER_WAY = DIRTY, DIRTY + 1
+#: Where in the page the marks are: content unknown; a crash-safe call is under way, or was cut short; another call that
+#: changes the array in place is, or was.
+UNKNOWN, UNDER_WAY, CHANGING = DIRTY, DIRTY + 1, DIRTY + 2
+
+_CUT_SHORT = "a call that changes it in place is under way, or its program was ended in the middle of one"
 
 _DIRTY = DIRTY >> 3
 
@@ -34,6 +49,16 @@ def mark_dirty(segment: Segment, reason: str) -> None:
     if mapping is not None:
         mapping.page[REASON : REASON + REASON_NBYTES] = pack_reason(reason)
         mapping.page[UNKNOWN] = 1
+
+
+def mark_changing(segment: Segment, *, changing: bool) -> None:
+    """Note that a call begins to change the segment in place, or that it has come to its end, whatever that was.
+
+    Several at once have one mark, so if one of them is killed after another has ended, nothing tells.
+    """
+    page = segment.mapping.page
+    if page:
+        page[CHANGING] = changing
 
 
 def clean(segment: Segment) -> None:
@@ -55,7 +80,7 @@ def clean(segment: Segment) -> None:
                     f"a crash-safe call on array {mapping.descriptor.name or mapping.file_name!r} is under way; it can "
                     "be declared clean when that has ended"
                 )
-        mapping.page[UNKNOWN] = 0
+        mapping.page[UNKNOWN] = mapping.page[CHANGING] = 0
         mapping.page[REASON : REASON + REASON_NBYTES] = bytes(REASON_NBYTES)
 
 
@@ -68,17 +93,18 @@ def is_dirty(segment: Segment) -> bool:
 def reason_of(segment: Segment) -> str:
     """Why it is dirty; "" where it is not."""
     page = segment.mapping.page
-    return unpack_reason(page[REASON : REASON + REASON_NBYTES].tobytes()) if len(page) else ""
+    return reason_in(page.tobytes()) if len(page) else ""
+
+
+def reason_in(page: bytes) -> str:
+    """The same by a copy of the page; whatever is there is shown, and nothing of it believed."""
+    text = page[REASON : REASON + REASON_NBYTES].partition(b"\0")[0].decode(errors="replace")
+    return text or (_CUT_SHORT if page[CHANGING] else "")
 
 
 def pack_reason(reason: str) -> bytes:
     """A text as it stands in the page: cut between characters, NUL-padded."""
     return reason.encode()[: REASON_NBYTES - 1].decode(errors="ignore").encode().ljust(REASON_NBYTES, b"\0")
-
-
-def unpack_reason(field: bytes) -> str:
-    """The text; whatever is there is shown, and nothing of it believed."""
-    return field.partition(b"\0")[0].decode(errors="replace")
 
 
 def _page_of(segment: Segment) -> Mapping | None:

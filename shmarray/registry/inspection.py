@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import CorruptSegmentError
-from shmarray.registry.condition import UNKNOWN, unpack_reason
+from shmarray.registry.condition import CHANGING, UNKNOWN, reason_in
 from shmarray.registry.names import is_private, is_public, label_of, lock_name
 from shmarray.registry.reclaim import file_names
 from shmarray.registry.removal import OPEN_FLAGS, read_page, try_exclusive
 from shmarray.registry.replay import is_under_way, scratch_named_in
-from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, MAGIC, REASON, REASON_NBYTES, VERSION, Descriptor, Words
+from shmarray.segment.descriptor import DESCRIPTOR_NBYTES, MAGIC, VERSION, Descriptor, Words
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 
@@ -116,9 +116,8 @@ def _inspect(file_name: str) -> InspectedFile | None:
         found = InspectedFile(label, _state(descriptor, Words.of_page(page), held=held), nbytes)
     finally:
         os.close(fd)
-    if page[UNKNOWN]:
-        reason = unpack_reason(page[REASON : REASON + REASON_NBYTES])
-        found = found._replace(unknown=reason or "nobody has said why")
+    if page[UNKNOWN] or (page[CHANGING] and not held):
+        found = found._replace(unknown=reason_in(page) or "nobody has said why")
     if scratch := scratch_named_in(page):
         found = found._replace(waits=not is_under_way(scratch))
     return found

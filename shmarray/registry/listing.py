@@ -17,7 +17,7 @@ import numpy as np
 from shmarray.chunks import normalize_chunks
 from shmarray.configuration import config
 from shmarray.registry.attachment import _check_file, _not_found, _open
-from shmarray.registry.condition import unpack_reason
+from shmarray.registry.condition import reason_in
 from shmarray.registry.names import check_name, is_private, is_public, label_of, public_name
 from shmarray.registry.reclaim import file_names
 from shmarray.registry.removal import OPEN_FLAGS, read_page
@@ -25,8 +25,6 @@ from shmarray.registry.reserve import free_nbytes
 from shmarray.registry.store import store
 from shmarray.segment.descriptor import (
     DESCRIPTOR_NBYTES,
-    REASON,
-    REASON_NBYTES,
     Descriptor,
     Words,
     is_known_layout,
@@ -200,7 +198,7 @@ def _info(descriptor: Descriptor, page: bytes, holders: tuple[int, ...]) -> Segm
         creator_pid=descriptor.creator_pid,
         holders=holders,
         dirty=dirty,
-        dirty_reason=unpack_reason(page[REASON : REASON + REASON_NBYTES]) if dirty else "",
+        dirty_reason=reason_in(page) if dirty else "",
         in_flight=words.is_in_flight,
     )
 

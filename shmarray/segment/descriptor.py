@@ -24,7 +24,8 @@ last of the file. So a program that knows nothing of us reads the array at the s
             3136  generation      8   even: live; odd: parked by its owner          } outside the
             3144  exported        8   not 0: others may know the pages, never reuse } checksum
             3152  deadline        8   a handle is in flight until then (CLOCK_BOOTTIME, ns; 0: none)
-            3160  dirty           8   byte 0: content unknown; byte 1: a crash-safe call is under way or was cut short
+            3160  dirty           8   byte 0: content unknown; 1: a crash-safe call is under way or was cut short;
+                                |  2: the same of another call that changes it in place
             3168  journal         8   not 0: the data are such a call's scratch, replayed before they go
             3328  scratch       256   file name of the scratch of the call under way, NUL-padded
             3584  reason        512   why it is dirty, for people; UTF-8, NUL-padded

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+
+import shmarray as sa
 from tests.crash.prelude import PRELUDE
 from tests.processes import run_python
 
@@ -249,3 +257,34 @@ os.kill(child, signal.SIGKILL)
 wait(child)
 """
     )
+
+
+def test_a_program_killed_in_an_ordinary_call_leaves_the_array_marked(namespace: str) -> None:
+    code = """
+import os, signal
+import numpy as np
+import shmarray as sa
+
+@sa.chunkwise(jit=False)
+def change(chunk, chunk_info=None):
+    if chunk_info.start[0] == 200 and os.environ.get("KILL"):
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    chunk += 1
+
+a = sa.open("x") if "KILL" in os.environ else sa.zeros(400, name="x", keep=True, chunks=100)
+change(a)
+assert not a.dirty
+"""
+    run_python(code)
+    assert not sa.registry.info("x").dirty
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "KILL": "1"}, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    array = sa.open("x")
+    assert set(np.asarray(array)) <= {1.0, 2.0}
+    assert array.dirty
+    assert "its program was ended in the middle" in sa.registry.info("x").dirty_reason
+    array.clean()
+    assert not array.dirty
+    assert sa.registry.info("x").dirty_reason == ""
+    sa.unlink("x")
