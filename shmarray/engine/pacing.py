@@ -13,16 +13,17 @@ from shmarray import jit
 
 __all__ = ["MOST_ITEMS", "TRIAL_ITEMS", "next_pace"]
 
-#: The first items of a bite, by which the pace is set: few, since each may take a tenth of a second.
-TRIAL_ITEMS = 16
+#: The first items of a bite, by which the pace is set: one, since it may take a second.
+TRIAL_ITEMS = 1
 #: What counts as never.
 MOST_ITEMS = 1 << 40
 
 _LOOK_NS = 1_000_000  # how far apart looks at the clock should be
+_MOST_FASTER = 16  # times: what one item took says little of the next thousand
 _compiled = numba.njit(**jit.options())
 
 
 @_compiled
 def next_pace(pace, took_ns):  # type: ignore[no-untyped-def]
     """How many items until the next look, after `pace` of them took so long."""
-    return max(1, min(MOST_ITEMS, pace * _LOOK_NS // max(1, took_ns)))
+    return max(1, min(MOST_ITEMS, pace * _MOST_FASTER, pace * _LOOK_NS // max(1, took_ns)))

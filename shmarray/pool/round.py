@@ -259,14 +259,13 @@ class Round:
                     while worker.channel.receive() is not None:
                         pass
             crew.relay.drain()
-            if self.running:
+            if self.running and on_unknown is not None:
                 logs.logger().warning(
-                    "the call was interrupted, and workers were ended in chunks %s: if these were being changed in "
-                    "place, their content is unknown",
+                    "the call was interrupted, and workers were ended while they changed chunks %s in place: their "
+                    "content is unknown",
                     sorted(self.running),
                 )
-                if on_unknown is not None:
-                    on_unknown(sorted(self.running), "of unknown content: the call was interrupted")
+                on_unknown(sorted(self.running), "of unknown content: the call was interrupted")
         finally:
             crew.closing = closing
 
