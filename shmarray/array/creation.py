@@ -462,12 +462,12 @@ def _asserted(segment: Segment, name: str, shape: Shape | None, dtype: Any) -> S
     if asked is not None and asked != there.shape:
         raise ValueError(
             f"array {name!r} has shape {there.shape}, not {asked}; open it as it is, with"
-            " shmarray.open(name), or make another with if_exists='replace'"
+            " shmarray.open(name), or make another with shmarray.zeros(name=..., if_exists='replace')"
         )
     if dtype is not None and np.dtype(dtype) != there.dtype:
         raise ValueError(
             f"array {name!r} has dtype {there.dtype}, not {np.dtype(dtype)}; open it as it"
-            " is, with shmarray.open(name), or make another with if_exists='replace'"
+            " is, with shmarray.open(name), or make another with shmarray.zeros(name=..., if_exists='replace')"
         )
     return segment
 

@@ -123,6 +123,8 @@ def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False
     >>> np.load(path)
     array([1., 1.])
     """
+    if isinstance(file, np.ndarray):
+        raise TypeError("the file comes first, then the array: shmarray.save(file, array)")
     path = os.fsdecode(file)
     check_progress(progress)
     check_flag("fsync", fsync)

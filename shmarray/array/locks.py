@@ -59,6 +59,10 @@ class ArrayLock:
         self._timeout_s = timeout_s
         self.recovered = False
 
+    def __repr__(self) -> str:
+        wait = "for ever" if self._timeout_s is None else f"{self._timeout_s:g} s"
+        return f"<lock of a {'shared' if isinstance(self._mutex, SegmentMutex) else 'private'} array, waits {wait}>"
+
     def __enter__(self) -> ArrayLock:
         self.recovered = self._mutex.acquire(self._timeout_s)
         return self

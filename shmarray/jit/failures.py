@@ -28,6 +28,8 @@ _NOISE = re.compile(
     r"|For more information visit.*|If you think your code.*|This is not usually a problem.*|Overload .*"
     r"|- Of which .*|Enable logging at debug level.*|Unsupported functionality was found.*)$"
 )
+#: What plain Python would refuse as well.
+_WRONG_IN_PYTHON = re.compile(r"is not defined|beyond the halo|a window onto an array|may only read|\bstr\b")
 _CALLED = re.compile(r"Function\(<(?:built-in function|ufunc|function|class) '?([\w.]+)[^>]*>\)")
 
 
@@ -42,8 +44,9 @@ def compile_error(error: BaseException, function: object) -> KernelCompileError:
     text = _COLOUR.sub("", str(error))
     filename, lineno = _place(error, text, getattr(python, "__code__", None))
     reason = _reason(text) or type(error).__name__
+    hint = "" if _WRONG_IN_PYTHON.search(reason) else "; jit=False runs it as plain Python"
     return KernelCompileError(
-        f"numba cannot compile {kernel} ({filename}:{lineno}): {reason}; jit=False runs it as plain Python",
+        f"numba cannot compile {kernel} ({filename}:{lineno}): {reason}{hint}",
         kernel=kernel,
         filename=filename,
         lineno=lineno,
@@ -66,6 +69,8 @@ def _place(error: BaseException, text: str, code: Any) -> tuple[str, int]:
 
 
 def _reason(text: str) -> str:
+    if "Cannot modify readonly array" in text:
+        return "it writes to an array that it may only read: one of mode 'r', or one broadcast from a smaller shape"
     lines = (line.strip() for line in text.splitlines())
     kept = [line for line in lines if line and not _NOISE.match(line)]
     if not kept:
@@ -79,7 +84,7 @@ def _reason(text: str) -> str:
 
 #: numba's names of types, and what an author calls them.
 _TYPE_NAMES = (
-    (re.compile(r"Literal\[str\]\([^()]*(?:\([^()]*\)[^()]*)*\)|unicode_type|\[unichr x \d+\]"), "text"),
+    (re.compile(r"Literal\[str\]\([^()]*(?:\([^()]*\)[^()]*)*\)|unicode_type|\[unichr x \d+\]"), "str"),
     (re.compile(r"Literal\[(\w+)\]\(([^()]*)\)"), r"\1 \2"),
     (re.compile(r"OptionalType\(([^()]*)\)"), r"\1 or None"),
     (re.compile(r"\bnone\b"), "None"),

@@ -46,6 +46,8 @@ def parse_address(text: str) -> Address:
             raise ValueError("an address is HOST:PORT or the path of a Unix socket; got an empty one")
         if text.startswith("[") or (text.count(":") > 1 and "/" not in text):
             raise ValueError(f"{text!r} looks like IPv6, which the standard library's managers do not speak; use IPv4")
+        if ":" in text and "/" not in text:
+            raise ValueError(f"{text!r} is no HOST:PORT: a port is a number; a socket's path with a colon has a slash")
         return text
     port = int(match[2])
     if port > 65535:

@@ -226,6 +226,8 @@ class ArrayManager(SyncManager):
     ) -> None:
         if serializer != "pickle":
             raise ValueError(f"an ArrayManager speaks pickle alone; got serializer={serializer!r}")
+        if authkey is not None and not isinstance(authkey, bytes):
+            raise TypeError(f"authkey must be bytes; got {type(authkey).__name__}")
         if isinstance(address, str) and not address.startswith("\0"):
             address = parse_address(address)
         if authkey is not None and not authkey and is_network(address):

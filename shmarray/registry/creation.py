@@ -34,7 +34,7 @@ from shmarray.errors import (
 )
 from shmarray.registry import reclaim
 from shmarray.registry.names import check_name, is_private, new_private_name, public_name
-from shmarray.registry.reserve import HUGE_NBYTES, heeds_huge_advice, map_pages, populate, reserve
+from shmarray.registry.reserve import HUGE_NBYTES, heeds_huge_advice, in_words, map_pages, populate, reserve
 from shmarray.registry.store import hide, store
 from shmarray.segment import libc
 from shmarray.segment.descriptor import (
@@ -262,8 +262,8 @@ def _check_quota(nbytes: int, namespace: str) -> None:
     used = used_nbytes(namespace)
     if used + nbytes > limit:
         raise OutOfSharedMemoryError(
-            f"{nbytes} bytes of shared memory were asked for, and namespace {namespace!r} has {used} of the "
-            f"{limit} bytes that config.max_nbytes allows; drop arrays or raise it (SHMARRAY_MAX_NBYTES)",
+            f"{in_words(nbytes)} of shared memory were asked for, and namespace {namespace!r} has {in_words(used)} of "
+            f"the {in_words(limit)} that config.max_nbytes allows; drop arrays or raise it (SHMARRAY_MAX_NBYTES)",
             nbytes=nbytes,
             free_nbytes=max(0, limit - used),
             limit="config.max_nbytes",

@@ -29,6 +29,7 @@ __all__ = [
     "free_nbytes",
     "group_limits",
     "heeds_huge_advice",
+    "in_words",
     "map_pages",
     "populate",
     "reserve",
@@ -271,11 +272,29 @@ def heeds_huge_advice() -> bool:
     return found
 
 
+def in_words(nbytes: int) -> str:
+    """A number of bytes for people.
+
+    Examples
+    --------
+    >>> in_words(512), in_words(32_000_004_096)
+    ('512 bytes', '32.0 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"
+
+
 def _out(nbytes: int, left: int, limit: str) -> OutOfSharedMemoryError:
     left = max(0, left)
+    if limit == DIRECTORY:
+        remedy = f", or enlarge it (docker run --shm-size, mount -o remount,size=... {DIRECTORY})"
+    else:
+        remedy = ", or raise that limit" if "machine" not in limit else ", or end other programs"
     return OutOfSharedMemoryError(
-        f"{nbytes} bytes of shared memory were asked for, {left} are free ({limit}); drop arrays, "
-        f"see `shmarray ls`, or enlarge it (docker run --shm-size, mount -o remount,size=... {DIRECTORY})",
+        f"{in_words(nbytes)} of shared memory were asked for, {in_words(left)} are free ({limit}); drop arrays, "
+        f"see `shmarray ls`{remedy}",
         nbytes=nbytes,
         free_nbytes=left,
         limit=limit,

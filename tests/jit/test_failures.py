@@ -66,7 +66,7 @@ def numpy_function_that_numba_lacks(x):
 @pytest.mark.parametrize(
     ("function", "at", "text", "reason"),
     [
-        (adds_text, adds_text, "x + text", r"numba has no add\(float64, text\)"),
+        (adds_text, adds_text, "x + text", r"numba has no add\(float64, str\)"),
         (unknown_name, unknown_name, "undefined_thing(y)", "'undefined_thing' is not defined"),
         (unknown_attribute, unknown_attribute, "def unknown", "'not_there'"),
         (calls_helper, users_helper, 'y + "text"', "add"),
