@@ -134,9 +134,10 @@ def pools(out):
                 kills += 1
                 programs[slot] = fork(work, choose.random(), slot)
                 since[slot] = (now, counters[4 * slot])
-    for pid in programs:
+    for pid in programs:   # at work, too
         os.kill(pid, signal.SIGKILL)
         assert wait(pid) == -signal.SIGKILL
+        kills += 1
     until = time.monotonic() + 30
     while True:  # the workers of all killed callers have ended
         try:
