@@ -90,9 +90,7 @@ class Suite:
         self.notes: dict[str, Any] = {}
         self._turns = random.Random(20240229)
 
-    def run(
-        self, case: str, contestants: Sequence[Contestant], *, rounds: int, warm_up: int = 2
-    ) -> dict[str, Result]:
+    def run(self, case: str, contestants: Sequence[Contestant], *, rounds: int, warm_up: int = 2) -> dict[str, Result]:
         """Run each contestant once a round, in shuffled order, and keep the times.
 
         Parameters
@@ -257,9 +255,7 @@ def machine_line() -> str:
     facts = machine()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     pages = f"huge pages {facts['private_huge_pages']} (private) {facts['shmem_huge_pages']} (shared)"
-    where = (
-        f"{facts['processor']}, {facts['cores']} cores, load {facts['load_1min']}, Linux {facts['kernel']}"
-    )
+    where = f"{facts['processor']}, {facts['cores']} cores, load {facts['load_1min']}, Linux {facts['kernel']}"
     return f"{where}, {pages}; Python {facts['python']}, {versions}"
 
 

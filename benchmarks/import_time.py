@@ -38,9 +38,7 @@ def main() -> None:
     nothing = found["nothing"].median
     share = (found[f"{OURS}: import shmarray"].median - nothing) / (found["import numpy"].median - nothing)
     suite.note("import shmarray / import numpy, the interpreter's own start taken off both", round(share, 2))
-    program = (
-        "import sys, shmarray; print(*sorted({'numba', 'cloudpickle', 'click', 'rich'} & {*sys.modules}))"
-    )
+    program = "import sys, shmarray; print(*sorted({'numba', 'cloudpickle', 'click', 'rich'} & {*sys.modules}))"
     loaded = subprocess.run(
         [sys.executable, "-c", program],
         check=True,

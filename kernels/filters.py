@@ -60,9 +60,9 @@ def _add_pair(out, a, z, weight):
 @part
 def _add_four_pairs(out, a, z, b, y, c, x, d, w, first, second, third, fourth):
     for j in range(out.size):
-        out[j] = (
-            ((out[j] + (a[j] + z[j]) * first) + (b[j] + y[j]) * second) + (c[j] + x[j]) * third
-        ) + (d[j] + w[j]) * fourth
+        out[j] = (((out[j] + (a[j] + z[j]) * first) + (b[j] + y[j]) * second) + (c[j] + x[j]) * third) + (
+            d[j] + w[j]
+        ) * fourth
 
 
 @part
@@ -87,9 +87,7 @@ def _weigh(total, flat, offsets, weights, symmetric, beyond):
                 y = _part(flat, offsets[size - 2 - k], start, stop, beyond)
                 x = _part(flat, offsets[size - 3 - k], start, stop, beyond)
                 w = _part(flat, offsets[size - 4 - k], start, stop, beyond)
-                _add_four_pairs(
-                    out, a, z, b, y, c, x, d, w, weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
-                )
+                _add_four_pairs(out, a, z, b, y, c, x, d, w, weights[k], weights[k + 1], weights[k + 2], weights[k + 3])
             else:
                 _add_four(out, a, b, c, d, weights[k], weights[k + 1], weights[k + 2], weights[k + 3])
             k += 4

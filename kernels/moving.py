@@ -215,16 +215,12 @@ def moving_spread(
                     _copy(total, room, narrow, room, count)
                 else:
                     n = covered + have
-                    _join_spreads(
-                        spare, total, narrow, room, covered * width, have / n, covered * (have / n), count
-                    )
+                    _join_spreads(spare, total, narrow, room, covered * width, have / n, covered * (have / n), count)
                     total, spare = spare, total
                 covered += have
             if covered == k:
                 break
-            _join_spreads(
-                wide, narrow, narrow, room, have * width, 0.5, have / 2, (positions - 2 * have + 1) * width
-            )
+            _join_spreads(wide, narrow, narrow, room, have * width, 0.5, have / 2, (positions - 2 * have + 1) * width)
             narrow, wide = wide, narrow
             have *= 2
         to = (plane * out_extent + start) * columns + column

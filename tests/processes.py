@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-def run_python(
-    code: str, *arguments: str, timeout_s: float = 60.0, **environ: str
-) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *arguments: str, timeout_s: float = 60.0, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, in the test's namespace; its failure is the test's."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],

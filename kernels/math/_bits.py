@@ -145,9 +145,7 @@ def polynomial(typing, x, coefficients):
         if len(terms) < 5:
             return horner(point, terms)
         square = builder.fmul(point, point)
-        return _call(
-            context, builder, "llvm.fma", [horner(square, terms[1::2]), point, horner(square, terms[0::2])]
-        )
+        return _call(context, builder, "llvm.fma", [horner(square, terms[1::2]), point, horner(square, terms[0::2])])
 
     return x(x, coefficients), generate
 
@@ -211,9 +209,7 @@ def negate_by_bit(typing, x, shifted, bit):
 def _normalised(builder: ir.IRBuilder, x: ir.Value) -> tuple[ir.Value, int]:
     """The bits of a positive normal `x`, moved so that the exponent field steps at sqrt(1/2) and not at 1."""
     width = _width(x)
-    return builder.add(
-        _as_bits(builder, x), ir.Constant(ir.IntType(width), _ONE[width] - _ROOT_HALF[width])
-    ), width
+    return builder.add(_as_bits(builder, x), ir.Constant(ir.IntType(width), _ONE[width] - _ROOT_HALF[width])), width
 
 
 @intrinsic

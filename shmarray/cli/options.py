@@ -52,9 +52,7 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
-def complete_names(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def complete_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of arrays that begin so, for the shell. An unreadable registry completes to nothing."""
     from shmarray import registry
     from shmarray.errors import ShmArrayError

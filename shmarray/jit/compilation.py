@@ -52,9 +52,7 @@ class Code:
 
     __slots__ = ("_make_payload", "_payload", "entry", "is_machine_code")
 
-    def __init__(
-        self, entry: Callable[..., int], make_payload: Callable[[], bytes], *, is_machine_code: bool
-    ) -> None:
+    def __init__(self, entry: Callable[..., int], make_payload: Callable[[], bytes], *, is_machine_code: bool) -> None:
         self.entry = entry
         self.is_machine_code = is_machine_code
         self._make_payload: Callable[[], bytes] | None = make_payload
@@ -108,9 +106,7 @@ def compile(  # the counterpart of `load`
         if found is not None:
             count("loaded_from_memory")
             return found[0]
-        code = _from_disk(print_) or _from_numba(
-            driver, len(argtypes), print_, check_bounds=debug, kernel=kernel
-        )
+        code = _from_disk(print_) or _from_numba(driver, len(argtypes), print_, check_bounds=debug, kernel=kernel)
         # The fingerprint stays with the code: it keeps alive what it knows by identity alone.
         _memory[print_] = code, print_
         return code
@@ -151,9 +147,7 @@ def _from_disk(print_: Fingerprint) -> Code | None:
     return Code(entry, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
 
 
-def _from_numba(
-    driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool, kernel: object
-) -> Code:
+def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool, kernel: object) -> Code:
     compiled = _compile(driver, arity, check_bounds=check_bounds, kernel=kernel)
     try:
         data = objectcode.extract(compiled, print_.tables, libraries()).to_bytes()

@@ -183,14 +183,10 @@ class _Reader:
         elif isinstance(value, types.FunctionType):
             if self._first_visit(value):
                 self._read_function(value)
-        elif isinstance(getattr(value, "py_func", None), types.FunctionType) and hasattr(
-            value, "targetoptions"
-        ):
+        elif isinstance(getattr(value, "py_func", None), types.FunctionType) and hasattr(value, "targetoptions"):
             # A numba dispatcher. Its own class does not matter: it is compiled anew under our options.
             options = {k: v for k, v in sorted(value.targetoptions.items()) if k in KEPT_OPTIONS}
-            self._feed(
-                "dispatcher", repr(options).encode(), repr(getattr(value, "locals", None) or {}).encode()
-            )
+            self._feed("dispatcher", repr(options).encode(), repr(getattr(value, "locals", None) or {}).encode())
             family = getattr(value, "family", None)
             if family is not None:
                 self.read(family.key)
@@ -208,9 +204,7 @@ class _Reader:
             self._feed("class", _path(value))
         elif type(value).__module__.startswith("numba.core.types"):
             self._feed("numba type", _path(type(value)), str(value).encode())
-        elif isinstance(value, types.BuiltinFunctionType) and isinstance(
-            value.__self__, types.ModuleType | None
-        ):
+        elif isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, types.ModuleType | None):
             self._feed("builtin", _path(value))
         elif isinstance(value, functools.partial):
             self._feed("partial")
@@ -269,16 +263,12 @@ class _Reader:
             "code",
             code.co_code,
             repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)).encode(),
-            "\0".join(
-                (*code.co_names, "", *code.co_varnames, "", *code.co_freevars, "", *code.co_cellvars)
-            ).encode(),
+            "\0".join((*code.co_names, "", *code.co_varnames, "", *code.co_freevars, "", *code.co_cellvars)).encode(),
             code.co_exceptiontable,
         )
         if not _EXCEPTION_LINES.isdisjoint(code.co_code[::2]):
             # The file and line stand in the exceptions that the machine code raises.
-            self._feed(
-                "lines", code.co_filename.encode(), str(code.co_firstlineno).encode(), code.co_linetable
-            )
+            self._feed("lines", code.co_filename.encode(), str(code.co_firstlineno).encode(), code.co_linetable)
         for constant in code.co_consts:
             self.read(constant)
 
@@ -326,9 +316,7 @@ KEPT_OPTIONS = ("fastmath", "inline")
 
 
 def _path(value: Any) -> bytes:
-    return (
-        f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}".encode()
-    )
+    return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}".encode()
 
 
 def _is_versioned(value: Any) -> bool:

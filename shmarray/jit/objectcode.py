@@ -74,9 +74,7 @@ class ObjectCode:
         return cls(*pickle.loads(data))
 
 
-def extract(
-    compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = (), libraries: Iterable[Any] = ()
-) -> ObjectCode:
+def extract(compiled: Any, tables: Sequence[np.ndarray[Any, Any]] = (), libraries: Iterable[Any] = ()) -> ObjectCode:
     """Take the machine code out of numba's compile result.
 
     Parameters
@@ -138,9 +136,7 @@ def _find_table(symbol: str, tables: Sequence[np.ndarray[Any, Any]]) -> tuple[st
             return symbol, index, False
         if address == table.ctypes.data:
             return symbol, index, True
-    raise UnshippableError(
-        "it refers to memory of this process (a C function, or a large array met at compile time)"
-    )
+    raise UnshippableError("it refers to memory of this process (a C function, or a large array met at compile time)")
 
 
 def _with_recursive(library: Any, others: Iterable[Any]) -> tuple[bytes, tuple[str, ...], list[str]]:
@@ -169,11 +165,7 @@ def _variables(module: Any) -> list[str]:
 
 
 def _recursive_names(module: Any) -> set[str]:
-    return {
-        name.removeprefix(_RECURSION_PREFIX)
-        for name in _variables(module)
-        if name.startswith(_RECURSION_PREFIX)
-    }
+    return {name.removeprefix(_RECURSION_PREFIX) for name in _variables(module) if name.startswith(_RECURSION_PREFIX)}
 
 
 def _defines(library: Any, name: str) -> bool:
@@ -225,9 +217,7 @@ def load(code: ObjectCode, tables: Sequence[np.ndarray[Any, Any]] = ()) -> Calla
             pointer.value = engine.get_function_address(name)
         for symbol, index, elements in code.tables:
             table = tables[index]
-            _store_pointer(
-                engine.get_global_value_address(symbol), table.ctypes.data if elements else id(table)
-            )
+            _store_pointer(engine.get_global_value_address(symbol), table.ctypes.data if elements else id(table))
         environments = []
         for symbol, module_name, constants in code.environments:
             made = _create_environment(module_name, constants)
@@ -247,9 +237,7 @@ def _create_engine() -> Any:
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
         opt=0, reloc="static" if _is_x86() else "default", codemodel="jitdefault", jit=True
     )
-    return llvm.create_mcjit_compiler(
-        llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER
-    )
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
 
 
 def _is_x86() -> bool:

@@ -300,8 +300,7 @@ class Crew(Exchange):
             if not self.members:
                 error = WorkerDiedError(
                     f"{self._failed_starts} workers in a row ended before they were ready "
-                    f"(the last: {describe_death(death)})"
-                    + ("; their initializer raised" if complaint else ""),
+                    f"(the last: {describe_death(death)})" + ("; their initializer raised" if complaint else ""),
                     task="start",
                     **death._asdict(),
                 )

@@ -190,9 +190,7 @@ def tiles(shape: Sequence[int], length: int) -> tuple[int, int, int]:
     return positions, columns, shape[0] * -(-shape[1] // positions) * -(-shape[2] // columns)
 
 
-def _run(
-    call: Call, home: tuple[str, str], inputs: Sequence[Any], output: Array, units: int, unit_nbytes: int
-) -> None:
+def _run(call: Call, home: tuple[str, str], inputs: Sequence[Any], output: Array, units: int, unit_nbytes: int) -> None:
     run_units(call.name, home, inputs, [output], units, unit_nbytes=unit_nbytes, options=call.options)
 
 

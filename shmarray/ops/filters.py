@@ -416,4 +416,3 @@ def _mask(call: _Call, size: Any, footprint: Any) -> Array:
             f"got shape {mask.shape}"
         )
     return mask
-

@@ -356,9 +356,7 @@ def _is_at(fd: int, path: str) -> bool:
     return (found.st_dev, found.st_ino) == _key(fd)
 
 
-def _map(
-    fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str
-) -> Mapping:
+def _map(fd: int, length: int, descriptor: Descriptor, mode: str, file_name: str | None, namespace: str) -> Mapping:
     address = map_pages(fd, length, step="attach", writable=mode != "r", private=mode == "c")
     mapping = Mapping(
         address=address,

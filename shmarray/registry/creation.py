@@ -169,9 +169,7 @@ def create(
     if chunks is not None and (len(chunks) != len(lengths) or not all(piece > 0 for piece in chunks)):
         raise ValueError(f"chunks must be {len(lengths)} positive lengths for shape {lengths}; got {chunks}")
     if not libc.LINUX:
-        raise ShmArrayError(
-            "shmarray makes shared arrays on Linux only; elsewhere it can be imported, no more"
-        )
+        raise ShmArrayError("shmarray makes shared arrays on Linux only; elsewhere it can be imported, no more")
     namespace = config.namespace
     descriptor = Descriptor(lengths, kind, nbytes, chunks, name, keep, time.time_ns(), os.getpid())
     text = descriptor.pack()
@@ -369,8 +367,7 @@ def _not_opened(error: OSError) -> ShmArrayError:
         )
     if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT):
         return OutOfSharedMemoryError(
-            f"{DIRECTORY} has no room for one more file (inodes or memory used up); drop arrays, "
-            "see `shmarray ls`",
+            f"{DIRECTORY} has no room for one more file (inodes or memory used up); drop arrays, see `shmarray ls`",
             nbytes=0,
             free_nbytes=0,
             limit=f"{DIRECTORY} inodes",

@@ -229,9 +229,7 @@ def _holders(path: str) -> _Holders:
         os.close(fd)
 
 
-def unlink_file(
-    file_name: str, namespace: str, label: str | None, *, key: tuple[int, int] | None = None
-) -> None:
+def unlink_file(file_name: str, namespace: str, label: str | None, *, key: tuple[int, int] | None = None) -> None:
     """Remove a name because the user says so; whoever maps the segment keeps it.
 
     With `key`, only while the name still means that inode.

@@ -71,9 +71,7 @@ def export(segment: Segment, *, in_flight: bool = True) -> SegmentReference:
     store.check_name(mapping)
     if in_flight and not collect(segment):
         keep_in_flight(segment)
-    return SegmentReference(
-        file_name, mapping.namespace, mapping.key, mapping.descriptor.created_ns, segment.nbytes
-    )
+    return SegmentReference(file_name, mapping.namespace, mapping.key, mapping.descriptor.created_ns, segment.nbytes)
 
 
 def keep_in_flight(segment: Segment) -> None:

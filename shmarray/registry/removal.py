@@ -24,9 +24,7 @@ __all__ = ["DROP_PATIENCE_S", "OPEN_FLAGS", "destroy", "destroy_held", "is_at", 
 DROP_PATIENCE_S = 0.5
 
 #: O_NONBLOCK, because somebody may have planted a FIFO; O_NOFOLLOW, or a symbolic link.
-OPEN_FLAGS = (
-    os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
+OPEN_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def read_page(fd: int, size: int) -> bytes:

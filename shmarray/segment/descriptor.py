@@ -166,9 +166,7 @@ class Descriptor(NamedTuple):
                 f"{end - USER_LOCK} more than a segment has room for; use fewer or shorter field names"
             )
         body = (
-            _TAIL.pack(
-                end, len(name), len(dtype), ndim, 67, self.nbytes, self.created_ns, self.creator_pid, flags
-            )
+            _TAIL.pack(end, len(name), len(dtype), ndim, 67, self.nbytes, self.created_ns, self.creator_pid, flags)
             + _GRIDS[ndim].pack(*self.shape, *grid)
             + name
             + dtype
@@ -199,9 +197,7 @@ class Descriptor(NamedTuple):
             _HEAD.unpack_from(page)
         )
         if version != VERSION:
-            raise _corrupt(
-                label, f"it has layout version {version}, this shmarray reads {VERSION}; update shmarray"
-            )
+            raise _corrupt(label, f"it has layout version {version}, this shmarray reads {VERSION}; update shmarray")
         if not _HEAD.size <= end <= USER_LOCK or crc32(page[16:end]) != checksum:
             raise _corrupt(label, "the checksum of its descriptor does not match")
         if ndim > _MAX_NDIM or order != 67 or end != _HEAD.size + 16 * ndim + name_length + dtype_length:
@@ -228,8 +224,7 @@ class Descriptor(NamedTuple):
 
 def _corrupt(label: str, what: str) -> CorruptSegmentError:
     return CorruptSegmentError(
-        f"segment {label!r} cannot be used: {what}; it is left alone; if it is yours, "
-        "remove it with shmarray.unlink",
+        f"segment {label!r} cannot be used: {what}; it is left alone; if it is yours, remove it with shmarray.unlink",
         name=label,
     )
 

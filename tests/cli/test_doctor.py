@@ -32,9 +32,7 @@ def wrongs(findings: Iterator[Finding]) -> list[Finding]:
 
 def orphan(namespace: str, name: str) -> None:
     with pytest.raises(AssertionError):  # it is killed
-        run_python(
-            "import os, sys, shmarray as sa\na = sa.zeros(3, name=sys.argv[1])\nos.kill(os.getpid(), 9)", name
-        )
+        run_python("import os, sys, shmarray as sa\na = sa.zeros(3, name=sys.argv[1])\nos.kill(os.getpid(), 9)", name)
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ def test_setup_cfg_lists_every_package() -> None:
         if link not in path.parents
     }
     found |= {
-        ".".join(("shmarray", *path.parent.relative_to(ROOT).parts))
-        for path in (ROOT / "kernels").rglob("__init__.py")
+        ".".join(("shmarray", *path.parent.relative_to(ROOT).parts)) for path in (ROOT / "kernels").rglob("__init__.py")
     }
     assert listed == found
 

@@ -161,7 +161,7 @@ print(count)
 
 @pytest.mark.parametrize("action", ["kill", "stop", "errno"])
 def test_a_caller_at_every_step_of_a_dispatch(action: str) -> None:
-    code = 'libc = ctypes.CDLL(None)\n' + CALLER if action == "kill" else CALLER_ALIVE
+    code = "libc = ctypes.CDLL(None)\n" + CALLER if action == "kill" else CALLER_ALIVE
     done = run_python(PRELUDE + BEGIN + code, action, timeout_s=240.0)
     assert int(done.stdout) >= 8
 

@@ -397,9 +397,7 @@ def test_row_45_a_manager_killed_in_a_transfer_is_a_named_error_and_arrays_live_
 
 
 @pytest.mark.parametrize("direction", ["read", "write"])
-def test_a_stopped_manager_is_a_named_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
-) -> None:
+def test_a_stopped_manager_is_a_named_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str) -> None:
     with _started(ArrayManager, str(tmp_path / "socket")) as manager:
         with monkeypatch.context() as patch:
             patch.setattr(managers, "is_nearby", lambda offer: False)

@@ -43,9 +43,7 @@ def whole(function: Any) -> Callable[[], Callable[..., int]]:
 
     def make() -> Callable[..., int]:
         def run(x_address, y_address, n, budget_ns):  # type: ignore[no-untyped-def]
-            function(
-                numba.carray(_float64_pointer(x_address), n), numba.carray(_float64_pointer(y_address), n)
-            )
+            function(numba.carray(_float64_pointer(x_address), n), numba.carray(_float64_pointer(y_address), n))
             return n
 
         return run

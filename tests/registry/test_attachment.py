@@ -75,9 +75,7 @@ def test_a_mode_that_is_none_is_refused() -> None:
 
 
 def test_a_name_nobody_has_is_not_found_and_says_why() -> None:
-    with pytest.raises(
-        SegmentNotFoundError, match="never created, was unlinked, or its last holder"
-    ) as caught:
+    with pytest.raises(SegmentNotFoundError, match="never created, was unlinked, or its last holder") as caught:
         registry.attach("x")
     assert isinstance(caught.value, FileNotFoundError)
     assert caught.value.name == "x"
@@ -161,9 +159,7 @@ def test_a_truncated_segment_is_corrupt_not_a_signal(namespace: str, size: int) 
 
 
 def test_a_file_without_a_descriptor_page_is_corrupt_and_never_reclaimed(namespace: str) -> None:
-    with open(
-        f"/dev/shm/{namespace}~x", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)
-    ) as file:
+    with open(f"/dev/shm/{namespace}~x", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(os.urandom(8192))
     with pytest.raises(CorruptSegmentError, match="it has no descriptor page"):
         registry.attach("x")

@@ -56,9 +56,7 @@ def test_names_that_are_none_are_refused(name: str) -> None:
         lambda: registry.attach(name),
         lambda: registry.unlink(name),
     ):
-        with pytest.raises(
-            ValueError, match="is no name for an array: use 1 to 200 characters of A-Z a-z 0-9"
-        ):
+        with pytest.raises(ValueError, match="is no name for an array: use 1 to 200 characters of A-Z a-z 0-9"):
             call()
 
 
@@ -159,9 +157,7 @@ def test_a_name_left_by_a_crash_is_free(namespace: str) -> None:
 
 
 def test_a_kept_array_lives_without_holders_until_unlink() -> None:
-    run_python(
-        "from shmarray import registry; a = registry.create(3, 'u1', name='x', keep=True); a.buf[1] = 9"
-    )
+    run_python("from shmarray import registry; a = registry.create(3, 'u1', name='x', keep=True); a.buf[1] = 9")
     assert registry.gc() == []
     again = registry.attach("x")
     assert again.buf[1] == 9
@@ -178,9 +174,7 @@ def test_the_quota_counts_the_namespace(namespace: str) -> None:
     with shmarray.config.override(max_nbytes=100_000):
         with holding("from shmarray import registry; a = registry.create(60_000, 'u1', name='other')"):
             first = registry.create(20_000, "u1")
-            with pytest.raises(
-                OutOfSharedMemoryError, match=r"config\.max_nbytes allows; drop arrays"
-            ) as caught:
+            with pytest.raises(OutOfSharedMemoryError, match=r"config\.max_nbytes allows; drop arrays") as caught:
                 registry.create(20_000, "u1")
             assert caught.value.limit == "config.max_nbytes"
         second = registry.create(20_000, "u1")

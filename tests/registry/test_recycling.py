@@ -51,10 +51,7 @@ def test_a_somewhat_smaller_segment_reuses_and_a_much_smaller_one_does_not() -> 
     fitting = registry.create(900_000, "u1", name="fitting")
     assert fitting.address == address
     assert registry.info("fitting").nbytes == 900_000
-    assert (
-        run_python("from shmarray import registry; print(registry.attach('fitting').nbytes)").stdout
-        == "900000\n"
-    )
+    assert run_python("from shmarray import registry; print(registry.attach('fitting').nbytes)").stdout == "900000\n"
     del fitting
     other = registry.create(1_000_000, "u1")
     address = other.address

@@ -100,7 +100,5 @@ def test_a_product_past_64_bits_is_not_taken_modulo() -> None:
 
 def test_a_dtype_too_long_for_the_page_says_so() -> None:
     dtype = np.dtype([(f"a_rather_long_field_name_{i}", "f8") for i in range(100)])
-    with pytest.raises(
-        ValueError, match="more than a segment has room for; use fewer or shorter field names"
-    ):
+    with pytest.raises(ValueError, match="more than a segment has room for; use fewer or shorter field names"):
         Descriptor((1,), dtype, dtype.itemsize).pack()

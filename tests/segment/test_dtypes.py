@@ -59,9 +59,7 @@ def test_arbitrary_bytes_are_a_dtype_without_objects_or_a_value_error(text: byte
     assert not dtype.hasobject
 
 
-@pytest.mark.parametrize(
-    "word", [b"|O", b"O", b"f8,O", b"float", b"(2,)f8", b"|V8x", b"<f9", b"<M8[O]", b"\xff"]
-)
+@pytest.mark.parametrize("word", [b"|O", b"O", b"f8,O", b"float", b"(2,)f8", b"|V8x", b"<f9", b"<M8[O]", b"\xff"])
 def test_words_that_numpy_would_look_up_are_refused(word: bytes) -> None:
     with pytest.raises(ValueError, match="none that a segment may hold"):
         decode_dtype(b"T" + bytes([len(word)]) + word)

@@ -107,9 +107,7 @@ def loops(cell_x: float, cell_y: float, exaggeration: float) -> tuple[Loop, Loop
         return np.uint8(max(lit, zero) * white + half)
 
     def soft_shade(count: int) -> Loop:
-        lights = tuple(
-            (np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(SUNS)
-        )
+        lights = tuple((np.float32(light.x), np.float32(light.y), np.float32(light.z)) for light in suns(SUNS))
         turns = count // SUNS
         share = np.float32(1 / (turns * SUNS))
 

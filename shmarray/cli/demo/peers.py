@@ -74,9 +74,7 @@ class NumpyPeer:
 
     @staticmethod
     def count_steep(slope: np.ndarray, limit: float) -> int:
-        return sum(
-            int(np.count_nonzero(slope[first:last] > limit)) for first, last in _blocks(slope.shape[0])
-        )
+        return sum(int(np.count_nonzero(slope[first:last] > limit)) for first, last in _blocks(slope.shape[0]))
 
 
 class ThreadsPeer:

@@ -95,9 +95,7 @@ def write_picture(
 
     def panel(left: float, top: float, width: float, height: float, title: str) -> Axes:
         """Axes at a place in inches from the upper left corner, with a title and nothing else around."""
-        axes = figure.add_axes(
-            (left / _WIDTH, 1 - (top + height) / _HEIGHT, width / _WIDTH, height / _HEIGHT)
-        )
+        axes = figure.add_axes((left / _WIDTH, 1 - (top + height) / _HEIGHT, width / _WIDTH, height / _HEIGHT))
         axes.set_title(title, loc="left", fontsize=9.5, color=_INK)
         axes.set_axis_off()
         return axes
@@ -116,27 +114,19 @@ def write_picture(
     slopes = panel(left, 0.6, width, height, "slope, 0 (dark) to 30 degrees (bright)")
     slopes.imshow(slope_deg[one], aspect="auto", cmap="inferno", vmin=0, vmax=30)
 
-    across, down = (
-        length // size for length, size in zip(heights_ft.shape[::-1], (columns, rows), strict=True)
-    )
+    across, down = (length // size for length, size in zip(heights_ft.shape[::-1], (columns, rows), strict=True))
     factor = max(1, -(-max(heights_ft.shape) // _OVERVIEW_DOTS))
     title = f"all {down} x {across} mirrored tiles: {heights_ft.shape[0]:,} x {heights_ft.shape[1]:,} cells"
     overview = panel(left, 0.6 + height + 0.45, width, main_height - height - 0.45 - 0.6, title)
     small = relief(block_mean(heights_ft, factor), block_mean(shade, factor))
     overview.imshow(small, aspect=cell_m[1] / cell_m[0], interpolation="nearest")
     overview.set_anchor("NW")
-    frame = (
-        np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], dtype=np.float64) / factor - 0.5
-    )
+    frame = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], dtype=np.float64) / factor - 0.5
     overview.plot(frame[:, 0], frame[:, 1], color="#c1272d", linewidth=1.5, clip_on=False)
 
-    key = figure.add_axes(
-        (left / _WIDTH, 1 - (0.6 + main_height - 0.22) / _HEIGHT, width / _WIDTH, 0.12 / _HEIGHT)
-    )
+    key = figure.add_axes((left / _WIDTH, 1 - (0.6 + main_height - 0.22) / _HEIGHT, width / _WIDTH, 0.12 / _HEIGHT))
     legend = figure.colorbar(ScalarMappable(scale, colours), cax=key, orientation="horizontal")
-    legend.set_label(
-        f"elevation in feet (1,000 ft = {1000 / FEET_PER_METRE:.0f} m)", fontsize=8.5, color=_INK
-    )
+    legend.set_label(f"elevation in feet (1,000 ft = {1000 / FEET_PER_METRE:.0f} m)", fontsize=8.5, color=_INK)
     legend.ax.tick_params(labelsize=7.5, colors=_INK)
     legend.outline.set_visible(False)
     figure.savefig(path, format="png")

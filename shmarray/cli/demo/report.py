@@ -61,9 +61,7 @@ class Report:
         start = time.perf_counter()
         with self.console.status(f"{title} ..."):
             yield
-        self.console.print(
-            f"[dim]{self.elapsed_s:5.1f} s[/]  {title} [dim]({time.perf_counter() - start:.1f} s)[/]"
-        )
+        self.console.print(f"[dim]{self.elapsed_s:5.1f} s[/]  {title} [dim]({time.perf_counter() - start:.1f} s)[/]")
 
     def say(self, text: str) -> None:
         """A line of explanation under the step."""
