@@ -2,8 +2,10 @@
 
 from shmarray.engine.chunk_info import ChunkInfo
 from shmarray.engine.commit import run_crash_safe
-from shmarray.engine.execution import DEFAULT, Options, Plan, run, run_part
+from shmarray.engine.execution import run, run_part
 from shmarray.engine.operands import check_output, shared_copy
+from shmarray.engine.options import DEFAULT, Options
+from shmarray.engine.plan import Plan
 from shmarray.engine.planning import (
     default_chunks,
     plan_ask,

@@ -21,8 +21,10 @@ import numpy as np
 from shmarray import registry
 from shmarray.chunks import ChunkGrid
 from shmarray.engine.copying import plan_copy
-from shmarray.engine.execution import Options, Plan, run_part
+from shmarray.engine.execution import run_part
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.options import Options
+from shmarray.engine.plan import Plan
 from shmarray.engine.progress import watching
 from shmarray.errors import WorkerDiedError
 from shmarray.pool import current_worker, get_pool

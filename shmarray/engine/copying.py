@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shmarray.chunks import ChunkGrid
-from shmarray.engine.execution import Plan
 from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.plan import Plan
 from shmarray.engine.python_job import ArraySpec, claiming
 from shmarray.pool import Lane
 from shmarray.registry.scratch import bytes_at

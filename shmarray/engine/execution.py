@@ -6,248 +6,28 @@ and the error names the chunks.
 
 from __future__ import annotations
 
-import signal
 import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
 
 from shmarray.configuration import config
-from shmarray.engine.job import Binder, LocalBinder
-from shmarray.engine.progress import Progress, watching
-from shmarray.errors import (
-    ChunksUnknownError,
-    KernelError,
-    KernelIndexError,
-    KernelTimeoutError,
-    WorkerDiedError,
-)
+from shmarray.engine.failures import cannot_start, chunk_kills, chunks_unknown, kernel_error, timeout_error
+from shmarray.engine.options import DEFAULT, Options
+from shmarray.engine.plan import Plan, in_words
+from shmarray.engine.progress import watching
 from shmarray.pool import (
     COMPLETE,
     MAX_CHUNKS,
     MOST_OWN_DEATHS,
     Death,
-    Failure,
-    JobTicket,
-    Lane,
     Outcome,
     Pool,
-    SegmentKey,
     current_worker,
     describe_death,
     get_pool,
-    last_words,
     run_alone,
 )
 
-if TYPE_CHECKING:
-    from shmarray.engine.operands import Operand
-    from shmarray.segment import Segment
-
-__all__ = ["Options", "Plan", "run", "run_part"]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The keywords that every call takes.
-
-    Attributes
-    ----------
-    workers_alone : bool
-        The caller only watches; so what it has as private memory has to be copied for the workers.
-    """
-
-    pool: Pool | None = None
-    progress: Progress = False
-    timeout: float | None = None
-    retries: int = 2
-    crash_safe: bool = False
-    workers_alone: bool = field(init=False, default=False)
-
-    @classmethod
-    def of(cls, name: str, keywords: dict[str, Any], own: Sequence[str] = ("out",)) -> Options:
-        """What a call of the kernel `name` was given as keywords, checked; `own` are those that it takes beside."""
-        unknown = keywords.keys() - _KEYWORDS
-        if unknown:
-            raise TypeError(
-                f"{name} takes the keywords {', '.join((*own, *_KEYWORDS))}; got {', '.join(sorted(unknown))}. "
-                "Arguments of the function itself are given by position"
-            )
-        return cls(**keywords) if keywords else DEFAULT
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None:
-            _check("timeout", self.timeout, Real, "a positive number of seconds, or None", lambda seconds: seconds > 0)
-            object.__setattr__(self, "timeout", min(self.timeout, 1e9))  # inf, too, in what clocks and locks take
-        _check("retries", self.retries, Integral, "0 or a positive integer", lambda count: count >= 0)
-        pool: Any = self.pool
-        if pool is not None and not isinstance(pool, Pool):
-            # A pool of processes for Python calls has lanes for kernels beside them; see shmarray.multiprocessing.
-            engine = getattr(pool, "engine", None)
-            if not isinstance(engine, Pool):
-                raise TypeError(f"pool must be a shmarray.Pool, get_pool() or None; got {type(pool).__name__}")
-            object.__setattr__(self, "pool", engine)
-        if not isinstance(self.crash_safe, bool):
-            raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")
-        # Worked out here: every call of every kernel asks for it.
-        object.__setattr__(self, "workers_alone", self.timeout is not None or self.crash_safe)
-
-
-def _check(keyword: str, value: Any, kind: Any, expected: str, is_good: Callable[[Any], bool]) -> None:
-    """`TypeError` or `ValueError` for a keyword's value that cannot be."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{keyword} must be {expected}; got {value!r}")
-    if not is_good(value):
-        raise ValueError(f"{keyword} must be {expected}; got {value!r}")
-
-
-_KEYWORDS = ("pool", "progress", "timeout", "retries", "crash_safe")
-DEFAULT = Options()
-
-
-class Plan:
-    """A call with everything decided but where it runs.
-
-    A plan may be kept and run again while the same arrays are alive: it holds addresses and weak references only, so it
-    never keeps a segment from going.
-
-    Parameters
-    ----------
-    name : str
-        The kernel's, for messages.
-    n_chunks : int
-    nbytes : int
-        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
-    job : Job
-        Binds to any lane; every segment it names is among `operands`.
-    operands : sequence of Operand
-        If one of them is private, the job cannot leave this process.
-    in_place : bool
-        An output is an input: a chunk that was begun must not be done again.
-    caller_joins : bool
-        Nothing in the job can harm the caller, so it takes part.
-    kernels : sequence of (int, jit.Code)
-        Number and machine code of what the job names.
-    total : int, optional
-        Chunks of the whole call, for messages and progress, where the plan is a part of it.
-    outputs : sequence of Operand
-        Whose content is unknown when a worker dies in the middle of an in-place chunk; those are marked as dirty then.
-
-    Attributes
-    ----------
-    leased : frozenset of SegmentKey
-        Segments that workers hold alive as long as they map them; see `JobTicket`.
-    """
-
-    __slots__ = (
-        "_bound",
-        "_kernels",
-        "_outputs",
-        "_segments",
-        "_ticket",
-        "caller_joins",
-        "in_place",
-        "job",
-        "leased",
-        "n_chunks",
-        "name",
-        "nbytes",
-        "private",
-        "total",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        n_chunks: int,
-        nbytes: int,
-        job: Any,
-        operands: Sequence[Operand],
-        *,
-        in_place: bool,
-        caller_joins: bool,
-        kernels: Sequence[tuple[int, Any]] = (),
-        total: int | None = None,
-        outputs: Sequence[Operand] = (),
-    ) -> None:
-        self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
-        self.total = n_chunks if total is None else total
-        self.in_place, self.caller_joins = in_place, caller_joins
-        segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
-        self.private = any(operand.segment is None for operand in operands)
-        self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
-        outputs = outputs if in_place else ()
-        self._outputs = tuple(self._segments[one.segment.key] for one in outputs if one.segment is not None)
-        self.leased: frozenset[SegmentKey] = frozenset()
-        self._kernels = tuple(kernels)
-        self._ticket: JobTicket | None = None
-        self._bound: Callable[[Lane, int], int] | None = None
-
-    @property
-    def runs_compiled(self) -> bool:
-        """Whether the job is machine code, not Python."""
-        return bool(self._kernels)
-
-    @property
-    def bound(self) -> Callable[[Lane, int], int]:
-        """The job on this process's own mappings; made when it first runs here, which for many it never does."""
-        if self._bound is None:
-            segments = {key: reference() for key, reference in self._segments.items()}
-            addresses = {key: segment.address for key, segment in segments.items() if segment is not None}
-            binder: Binder = LocalBinder(addresses, {number: code.entry for number, code in self._kernels})
-            self._bound = self.job.bind(binder)
-        return self._bound
-
-    def ticket(self) -> JobTicket:
-        """The job as workers are told of it."""
-        if self._ticket is None:
-            payloads = [(number, code.payload) for number, code in self._kernels]
-            self._ticket = JobTicket(
-                self.job,
-                name=self.name,
-                segments=self._segments,
-                kernels=payloads,
-                leased=self.leased,
-                on_unknown=partial(_mark_unknown, self._outputs, self.name) if self._outputs else None,
-            )
-        return self._ticket
-
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Have the arrays that this call changes in place show that it is under way, and if its program dies, was."""
-        from shmarray.registry import condition
-
-        segments = [segment for reference in self._outputs if (segment := reference()) is not None]
-        for segment in segments:
-            condition.mark_changing(segment, changing=True)
-        try:
-            yield
-        finally:
-            for segment in segments:
-                condition.mark_changing(segment, changing=False)
-
-    @property
-    def changes(self) -> bool:
-        """Whether it changes shared arrays in place."""
-        return bool(self._outputs)
-
-    def mark_unknown(self, chunks: Sequence[int], why: str) -> None:
-        """Have the arrays that this call changes in place remember that these chunks are half changed."""
-        if self._outputs and chunks:
-            _mark_unknown(self._outputs, self.name, chunks, why)
-
-
-def _mark_unknown(outputs: Sequence[weakref.ref[Segment]], name: str, chunks: Sequence[int], why: str) -> None:
-    from shmarray.registry import condition
-
-    for reference in outputs:
-        segment = reference()
-        if segment is not None:
-            condition.mark_dirty(segment, f"{name} changed it in place, and {_count(sorted(chunks))} {why}")
+__all__ = ["run", "run_part"]
 
 
 def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
@@ -335,11 +115,11 @@ def _run_alone(
             left = list(range(start + done, plan.total))
             unknown = left[:1] if plan.in_place else []
             plan.mark_unknown(unknown, "may be half changed: the call has passed its timeout")
-            raise _timeout_error(plan, options, left, unknown)
+            raise timeout_error(plan, options, left, unknown)
 
     outcome = run_alone(plan.bound, start, stop, watch if deadline is None else keep_time)
     if outcome.failures:
-        raise _kernel_error(plan, outcome.failures)
+        raise kernel_error(plan, outcome.failures)
     return outcome.floating_flags
 
 
@@ -397,7 +177,7 @@ class _Recovery:
     def _result(self) -> int:
         if self.unknown:
             self._mark_unknown()
-            raise self._chunks_unknown("all other chunks are done")
+            raise chunks_unknown(self.plan, self.unknown, "all other chunks are done")
         return self.flags
 
     def _mark_unknown(self) -> None:
@@ -424,10 +204,12 @@ class _Recovery:
                 if sum(death.is_own_fault for death in set(self.unknown.values())) >= MOST_OWN_DEATHS:
                     self._mark_unknown()
                     left = sorted({*outcome.untouched, *range(self.dispatched, self.plan.total)})
-                    raise self._chunks_unknown(
-                        f"the call was stopped, since the next would end so too: {_count(left)} not begun"
+                    raise chunks_unknown(
+                        self.plan,
+                        self.unknown,
+                        f"the call was stopped, since the next would end so too: {in_words(left)} not begun"
                         if left
-                        else "all other chunks are done"
+                        else "all other chunks are done",
                     )
             if outcome.cannot_start is not None and self._may_work_alone(outcome):
                 self._work_alone(outcome)
@@ -461,15 +243,7 @@ class _Recovery:
     def _count_try(self, chunk: int, death: Death) -> None:
         self.tries[chunk] = self.tries.get(chunk, 0) + 1
         if self.tries[chunk] > self.options.retries:
-            times = "once" if self.tries[chunk] == 1 else f"{self.tries[chunk]} times"
-            raise WorkerDiedError(
-                f"{self.plan.name}: chunk {chunk} ended its worker {times} "
-                f"(last: pid {death.pid}, {describe_death(death)}){_likely_cause(self.plan, death)}"
-                + last_words(death),
-                task=self.plan.name,
-                chunk=chunk,
-                **death._asdict(),
-            )
+            raise chunk_kills(self.plan, chunk, self.tries[chunk], death)
 
     # ------------------------------------------------------------------ errors
 
@@ -480,79 +254,24 @@ class _Recovery:
         self._mark_unknown()
         error: Exception
         if outcome.failures:
-            error = _kernel_error(plan, outcome.failures)
+            error = kernel_error(plan, outcome.failures)
         elif outcome.timed_out:
-            error = _timeout_error(
+            error = timeout_error(
                 plan, self.options, left, sorted(self.unknown), "; the workers at them were killed and are replaced"
             )
         else:
             death = outcome.cannot_start
             assert death is not None
             if self.unknown:
-                return self._chunks_unknown("workers cannot be started any more, so others are not done")
-            error = WorkerDiedError(
-                f"{plan.name}: several workers in a row died before they did anything (last: pid {death.pid}, "
-                f"{describe_death(death)}); what they said went to standard error" + last_words(death),
-                task=plan.name,
-                **death._asdict(),
-            )
+                return chunks_unknown(
+                    self.plan, self.unknown, "workers cannot be started any more, so others are not done"
+                )
+            error = cannot_start(plan, death)
         if self.unknown:
             error.add_note(
-                f"Workers died while they changed {_count(sorted(self.unknown))} in place: the content is unknown"
+                f"Workers died while they changed {in_words(sorted(self.unknown))} in place: the content is unknown"
             )
         return error
-
-    def _chunks_unknown(self, others: str) -> ChunksUnknownError:
-        chunks = sorted(self.unknown)
-        deaths = {death.pid: death for death in self.unknown.values()}
-        death = self.unknown[chunks[0]]
-        how = f"pid {death.pid}: {describe_death(death)}"
-        who = "a worker died" if len(deaths) == 1 else f"{len(deaths)} workers died"
-        remedy = "next time write to a separate out=, which is retried, or pass crash_safe=True"
-        return ChunksUnknownError(
-            f"{self.plan.name}: {who} ({how}) in the middle of changing {_count(chunks)} in place, whose content is "
-            f"unknown now; {others}{_likely_cause(self.plan, death)}. Compute these anew, and {remedy}"
-            + last_words(death),
-            chunks=chunks,
-            task=self.plan.name,
-            **death._asdict(),
-        )
-
-
-def _timeout_error(
-    plan: Plan, options: Options, left: list[int], unknown: list[int], what_became: str = ""
-) -> KernelTimeoutError:
-    return KernelTimeoutError(
-        f"{plan.name} was not done within its timeout of {options.timeout:g} s: {_count(left)} of {plan.total} not done"
-        + what_became,
-        kernel=plan.name,
-        timeout_s=options.timeout,
-        chunks=tuple(left),
-        unknown=tuple(unknown),
-    )
-
-
-def _likely_cause(plan: Plan, death: Death) -> str:
-    """What compiled code did that ended so."""
-    if plan.runs_compiled and death.signal in (signal.SIGSEGV, signal.SIGBUS) and not death.reason:
-        return ". Most likely it used an index out of range: debug=True checks every index and names the wrong one"
-    return ""
-
-
-def _kernel_error(plan: Plan, failures: Sequence[Failure]) -> KernelError:
-    """What the first of the failed chunks raised, as an error of the call."""
-    failure = min(failures, key=lambda failure: failure.chunk)
-    cause = failure.error if failure.error is not None else RuntimeError(failure.line)
-    kind = KernelIndexError if isinstance(cause, IndexError) else KernelError
-    where = f"in chunk {failure.chunk} of {plan.total}" if failure.chunk >= 0 else "before its first chunk"
-    error = kind(f"{plan.name} raised {where}: {failure.line}", kernel=plan.name, chunk=failure.chunk)
-    if failure.traceback:
-        cause.add_note(f"In the worker:\n{failure.traceback}")
-    error.__cause__ = cause
-    plan.mark_unknown(
-        [each.chunk for each in failures if each.chunk >= 0], "raised in the middle, so half of it may be done"
-    )
-    return error
 
 
 def _by_value(unknown: dict[int, Death]) -> dict[Death, list[int]]:
@@ -571,8 +290,3 @@ def _ranges(chunks: list[int]) -> Iterator[tuple[int, int]]:
         if at_end or chunks[position] != chunks[position - 1] + 1 or position - start == MAX_CHUNKS:
             yield chunks[start], chunks[position - 1] + 1
             start = position
-
-
-def _count(chunks: list[int]) -> str:
-    shown = ", ".join(map(str, chunks[:8])) + (", ..." if len(chunks) > 8 else "")
-    return f"chunk {shown}" if len(chunks) == 1 else f"{len(chunks)} chunks ({shown})"

@@ -9,10 +9,10 @@ import numpy as np
 
 from shmarray.chunks import ChunkGrid, normalize_chunks
 from shmarray.configuration import config
-from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.plan import Plan
 from shmarray.engine.probing import AskJob, ProbeJob
 from shmarray.engine.python_job import ArraySpec, FunctionJob, ItemsJob, UfuncJob, UfuncReductionJob
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shmarray.engine.execution import Plan
 from shmarray.engine.job import Binder
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.plan import Plan
 from shmarray.engine.python_job import RANKS, ArraySpec, claiming
 from shmarray.engine.reduction_grid import STRIPES, STRIPES_FROM, ReductionShape, fold_block, is_striped
 from shmarray.pool import Lane

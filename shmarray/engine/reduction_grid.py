@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.plan import Plan
 
 __all__ = [
     "BLOCK_ITEMS_BY_COLUMNS",

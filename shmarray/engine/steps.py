@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from shmarray.engine.execution import Plan
 from shmarray.engine.job import BlockJob
 from shmarray.engine.operands import Array, Operand
+from shmarray.engine.plan import Plan
 from shmarray.engine.reduction_grid import BLOCK_ITEMS_BY_ROWS
 
 __all__ = ["BLOCK_ITEMS_BY_ROWS", "Argument", "Kind", "kind_of", "plan_step"]

@@ -10,9 +10,10 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from shmarray import registry
 from shmarray.chunks import ChunkGrid, normalize_chunks
-from shmarray.engine.execution import Plan, run
+from shmarray.engine.execution import run
 from shmarray.engine.floating import report
 from shmarray.engine.operands import Array, overlap, same_elements
+from shmarray.engine.plan import Plan
 from shmarray.engine.planning import plan_ufunc, plan_ufunc_reduction
 from shmarray.errors import KernelError, OutOfSharedMemoryError
 
