@@ -81,7 +81,8 @@ for step in range(200):
 assert kernel(a)[0] == 2
 """
     # What Python says of an alarm in the middle of numba's own callbacks, or of importlib's reading, is no matter here.
-    done = subprocess.run([sys.executable, "-c", ALARMS + code], capture_output=True, text=True, check=False, timeout=100)
+    command = [sys.executable, "-c", ALARMS + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
 
 
