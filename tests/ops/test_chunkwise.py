@@ -558,6 +558,36 @@ def test_read_only_arrays_are_not_changed(namespace):
     sa.unlink("fixed")
 
 
+@pytest.mark.parametrize("jit", [True, False])
+def test_an_argument_that_is_read_only_for_being_broadcast_is_named(jit):
+    def set_column(x, y, z):
+        y[0, 0] = x[0, 0] + z[0, 0]
+
+    wide, column = sa.ones((4, 3)), sa.ones((4, 1))
+    kernel = sa.chunkwise(set_column, jit=jit)
+    message = r"argument 1 was broadcast from \(4, 1\) to \(4, 3\), and so is read-only in the function; give it in"
+    with pytest.raises((sa.KernelCompileError, sa.KernelError), match=message) as caught:
+        kernel(wide, column, wide)
+    assert caught.value.__context__ is None or not jit
+    if jit:
+        kernel(sa.ones((4, 3)), sa.ones((4, 3)), column)  # what is broadcast and only read is no matter
+        with pytest.raises(sa.KernelCompileError, match="argument 1") as caught:
+            kernel(wide, column, column)
+        assert "argument 2" not in str(caught.value)
+        assert caught.value.filename == __file__
+
+
+def test_writing_to_a_global_array_is_told_from_writing_to_an_argument():
+    table = np.ones(3)
+
+    @sa.chunkwise
+    def note(x, y):
+        table[0] = x[0, 0] + y[0, 0]
+
+    with pytest.raises(sa.KernelCompileError, match="writes to an array that it may only read: .*a global one"):
+        note(sa.ones((4, 3)), sa.ones((4, 1)))
+
+
 def test_wrong_outputs_are_named():
     a = sa.ones((2, 3))
     with pytest.raises(TypeError, match="doubled: out must be a SharedArray"):
