@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shmarray.chunks import ChunkGrid
 from shmarray.engine.job import Binder, BlockJob
@@ -27,10 +27,10 @@ class ChunkwiseJob(BlockJob):
         The words that get the shape; -1 before.
     """
 
-    name: str = ""
-    grid: ChunkGrid = ChunkGrid((), ())
-    halo: tuple[int, ...] = ()
-    returned: range = range(0)
+    name: str = field(kw_only=True)
+    grid: ChunkGrid = field(kw_only=True)
+    halo: tuple[int, ...] = field(kw_only=True)
+    returned: range = field(kw_only=True)
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
         run, memory = self._bind(binder)

@@ -133,7 +133,7 @@ def plan_chunkwise(
     returned = range(len(words), len(words) + len(grid.shape))
     words += [-1] * len(returned)
     block = (kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
-    job = ChunkwiseJob(*block, name, grid, tuple(halo), returned)
+    job = ChunkwiseJob(*block, name=name, grid=grid, halo=tuple(halo), returned=returned)
     nbytes = max(array.nbytes for array in arrays)
     return Plan(
         name,

@@ -10,6 +10,7 @@ import numpy as np
 
 from shmarray import jit as compiler
 from shmarray.engine import ChunkInfo, run
+from shmarray.errors import ShmArrayError
 from shmarray.ops.chunkwise_call import ChunkwiseCall
 from shmarray.ops.kernel import Kernel, count_arguments
 from shmarray.ops.plans import PlanMemory
@@ -37,14 +38,18 @@ class Chunkwise(Kernel):
         self._plans = PlanMemory()
 
     def __call__(self, *arrays: Any, out: Any = None, chunks: int | Sequence[int] | None = None, **options: Any) -> Any:
-        if not options and chunks is None:
-            plan = self._plans.find(arrays if out is None else (*arrays, out))
-            if plan is not None:
-                run(plan)
-                return out
-        checked = self._options(options)
-        call = ChunkwiseCall(self, arrays, out, chunks)
-        return call.run_compiled(checked) if self._jit else call.run_python(checked)
+        try:
+            if not options and chunks is None:
+                plan = self._plans.find(arrays if out is None else (*arrays, out))
+                if plan is not None:
+                    run(plan)
+                    return out
+            checked = self._options(options)
+            call = ChunkwiseCall(self, arrays, out, chunks)
+            return call.run_compiled(checked) if self._jit else call.run_python(checked)
+        except ShmArrayError as error:
+            error.__traceback__ = None  # what lies between the call and here tells its author nothing
+            raise error
 
     def _check_count(self, given: int) -> None:
         positional = [p for p in self._parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -23,6 +23,7 @@ from shmarray.engine import (
     run,
     run_crash_safe,
 )
+from shmarray.errors import ShmArrayError
 from shmarray.ops.arguments import (
     as_outputs,
     as_scalar_or_array,
@@ -55,12 +56,16 @@ class Elementwise(Kernel):
         self._plans = PlanMemory()
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
-        if not options:
-            plan = self._plans.find((*args, out))
-            if plan is not None:
-                run(plan)
-                return out
-        return self._call(args, out, self._options(options))
+        try:
+            if not options:
+                plan = self._plans.find((*args, out))
+                if plan is not None:
+                    run(plan)
+                    return out
+            return self._call(args, out, self._options(options))
+        except ShmArrayError as error:
+            error.__traceback__ = None  # what lies between the call and here tells its author nothing
+            raise error
 
     def _call(self, args: tuple[Any, ...], out: Any, options: Options) -> Any:
         name = self.__name__

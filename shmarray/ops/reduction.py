@@ -25,6 +25,7 @@ from shmarray.engine import (
     run,
     run_part,
 )
+from shmarray.errors import ShmArrayError
 from shmarray.ops.arguments import as_outputs, by_value, positional_arity, reachable, reachable_if_large
 from shmarray.ops.kernel import Kernel, count_arguments
 from shmarray.ops.questions import ask, first_item
@@ -73,7 +74,21 @@ class Reduction(Kernel):
         out: Any = None,
         **options: Any,
     ) -> Any:
-        checked = self._options(options)
+        try:
+            return self._call(array, axis, others, keepdims, out, self._options(options))
+        except ShmArrayError as error:
+            error.__traceback__ = None  # what lies between the call and here tells its author nothing
+            raise error
+
+    def _call(
+        self,
+        array: Any,
+        axis: int | Sequence[int] | None,
+        others: tuple[Any, ...],
+        keepdims: bool,
+        out: Any,
+        checked: Options,
+    ) -> Any:
         name = self.__name__
         if others or isinstance(axis, np.ndarray):
             raise TypeError(

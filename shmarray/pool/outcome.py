@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import traceback
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import NamedTuple
 
-__all__ = ["COMPLETE", "MOST_OWN_DEATHS", "Death", "Failure", "Outcome", "describe_death", "last_words"]
+__all__ = ["COMPLETE", "MOST_OWN_DEATHS", "Death", "Failure", "Outcome", "describe_death", "last_words", "users_part"]
 
 
 class Death(NamedTuple):
@@ -42,6 +43,7 @@ class Failure(NamedTuple):
     @classmethod
     def of(cls, chunk: int, error: BaseException) -> Failure:
         """Of an exception of this process."""
+        error.__traceback__ = users_part(error.__traceback__)
         return cls(chunk, error, "".join(traceback.format_exception_only(error)).strip(), "")
 
 
@@ -70,6 +72,14 @@ class Outcome:
         self.timed_out |= other.timed_out
         self.cannot_start = self.cannot_start or other.cannot_start
         self.floating_flags |= other.floating_flags
+
+
+def users_part(frames: TracebackType | None) -> TracebackType | None:
+    """A traceback from the first line on that is not this package's; all of it where there is none."""
+    inner = frames
+    while inner is not None and str(inner.tb_frame.f_globals.get("__name__")).partition(".")[0] == "shmarray":
+        inner = inner.tb_next
+    return frames if inner is None else inner
 
 
 #: Everything done, nothing noted.

@@ -26,6 +26,7 @@ from typing import Any
 from shmarray.pool import logs
 from shmarray.pool.channel import Channel, ChannelClosedError
 from shmarray.pool.lane import Lane, SegmentKey
+from shmarray.pool.outcome import users_part
 from shmarray.pool.output import write_through_page
 from shmarray.pool.page import ACTIVE, CONTROL, EPOCH, JOB, READY, SAID, DispatchPage
 from shmarray.segment import map_descriptor, unmap
@@ -205,7 +206,7 @@ def _unread(fd: int) -> bool:
 
 def _portable(error: BaseException) -> tuple[bytes | None, str, str]:
     """An exception as bytes (None when it does not pickle), its one-line form, and its traceback as text."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
     line = "".join(traceback.format_exception_only(error)).strip()
     for dumps in (pickle.dumps, _dumps_by_value):
         try:

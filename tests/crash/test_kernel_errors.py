@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -51,6 +52,9 @@ def test_row_36_a_kernel_that_raises_tells_the_chunk_and_where_it_was(pool):
     assert isinstance(error.__cause__, LookupError)
     (note,) = error.__cause__.__notes__
     assert 'raise LookupError("nothing of that kind")' in note or "in careful" in note
+    shown = [os.path.basename(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    assert shown == ["test_kernel_errors.py", "chunkwise.py"], "where it was called, and nothing of what is in between"
+    assert note.count("File ") == 1
     assert pickle.loads(pickle.dumps(error)).chunk == 6
     assert works(pool)
 
