@@ -295,7 +295,7 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
 
 
 # --- replacing a file whole ---------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ The block of numbers that a driver reads (64-bit words), n being the number of d
     0                 extent, chunk, count, halo of dimension d at 4 d
     4 n + k (1 + n)   operand k: address, then its stride in each dimension; inputs first, then the output, if any
 
+    behind            the extents of a returned array that fits no chunk; the driver puts them there (`ChunkwiseJob`)
+
 Inputs get the halo, cut short at the array's edges; the output gets the chunk alone.
 
 What a driver works out about the chunk at hand stands in a second block, of n words each: position, start, stop, before
@@ -257,6 +259,8 @@ def _fit(out, place, n, itemsize):  # type: ignore[no-untyped-def]
         is_core = is_core and extent == read_word(place, _CORE * n + d)
         is_whole = is_whole and extent == read_word(place, _SHAPE * n + d)
     if not (is_core or is_whole):
+        for d in range(n):
+            write_word(out, 1 + n + d, read_word(place, _RETURNED * n + d))
         raise ValueError("the function returned an array of another shape than its chunk")
     source, target = read_word(place, _SOURCE * n), read_word(out, 0)
     n_items = 1

@@ -65,6 +65,10 @@ class BlockJob:
 
     def bind(self, binder: Binder) -> Callable[[Lane, int], int]:
         """A function that runs the driver on a lane for a number of nanoseconds (0: to the end)."""
+        return self._bind(binder)[0]
+
+    def _bind(self, binder: Binder) -> tuple[Callable[[Lane, int], int], Any]:
+        """That function, and the block."""
         n_words = len(self.words) // 8
         memory = np.empty(n_words + -(-len(self.constants) // 8), np.int64)
         memory[:n_words] = np.frombuffer(self.words, np.int64)
@@ -81,7 +85,7 @@ class BlockJob:
         def run(lane: Lane, budget_ns: int, _block: Any = memory) -> int:
             return entry(lane.page.address, address, lane.number, budget_ns)
 
-        return run
+        return run, memory
 
 
 def constant_bytes(values: Sequence[np.generic]) -> tuple[bytes, list[int]]:

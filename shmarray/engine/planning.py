@@ -9,6 +9,7 @@ import numpy as np
 
 from shmarray.chunks import ChunkGrid, normalize_chunks
 from shmarray.configuration import config
+from shmarray.engine.chunkwise_job import ChunkwiseJob
 from shmarray.engine.job import BlockJob, constant_bytes
 from shmarray.engine.layout import broadcast_strides, simplify
 from shmarray.engine.operands import Array, Operand
@@ -129,7 +130,10 @@ def plan_chunkwise(
         else:
             constant_places.append((len(words), next(remaining_offsets)))
             words += [0] * (1 + len(grid.shape))
-    job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    returned = range(len(words), len(words) + len(grid.shape))
+    words += [-1] * len(returned)
+    block = (kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
+    job = ChunkwiseJob(*block, name, grid, tuple(halo), returned)
     nbytes = max(array.nbytes for array in arrays)
     return Plan(
         name,

@@ -16,7 +16,7 @@ from shmarray.engine.job import Binder, Place
 from shmarray.engine.operands import Array, Operand
 from shmarray.pool import Lane
 
-__all__ = ["RANKS", "ArraySpec", "FunctionJob", "ItemsJob", "UfuncJob", "UfuncReductionJob", "claiming"]
+__all__ = ["RANKS", "ArraySpec", "FunctionJob", "ItemsJob", "UfuncJob", "UfuncReductionJob", "claiming", "wrong_shape"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,17 @@ def store_chunk(name: str, result: Any, output: Array | None, info: ChunkInfo) -
     elif result.shape == with_halo:
         output[core] = result[tuple(slice(b, b + n) for b, n in zip(info.before, shape, strict=True))]
     else:
-        raise ValueError(
-            f"{name} returned shape {result.shape} for chunk {info.number}; "
-            f"expected {shape}" + (f" or, with its halo, {with_halo}" if with_halo != shape else "")
-        )
+        raise wrong_shape(name, result.shape, info)
+
+
+def wrong_shape(name: str, returned: tuple[int, ...], info: ChunkInfo) -> ValueError:
+    """The error for a whole-chunk function that returned an array of another shape than its chunk."""
+    shape = tuple(z - a for a, z in zip(info.start, info.stop, strict=True))
+    with_halo = tuple(n + b + a for n, b, a in zip(shape, info.before, info.after, strict=True))
+    return ValueError(
+        f"{name} returned shape {returned} for chunk {info.number}; "
+        f"expected {shape}" + (f" or, with its halo, {with_halo}" if with_halo != shape else "")
+    )
 
 
 @dataclass(frozen=True, slots=True)

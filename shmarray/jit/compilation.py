@@ -3,7 +3,7 @@
 A *driver* is the loop around the user's function that the engine writes: it takes only int64 (addresses,
 counts) and returns one. It is compiled once, in the process that calls the kernel; workers are sent the
 machine code, or the driver itself where that cannot leave its process. A payload is eight bytes that say
-which, and a pickle.
+which, and a pickle. Code that checks bounds names the wrong index where it is loaded so.
 
 Invariant: the factory is called, and numba's compiler started, only when neither memory nor disk has the
 code.
@@ -26,6 +26,7 @@ from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.forks import compiling
 from shmarray.jit.identity import Fingerprint
+from shmarray.jit.indices import naming_wrong_index
 from shmarray.jit.policy import naming_indices, options
 from shmarray.jit.substitution import libraries
 from shmarray.segment.interrupts import never_lost, raised_by_handler
@@ -106,7 +107,9 @@ def compile(  # the counterpart of `load`
         if found is not None:
             count("loaded_from_memory")
             return found[0]
-        code = _from_disk(print_) or _from_numba(driver, len(argtypes), print_, check_bounds=debug, kernel=kernel)
+        code = _from_disk(print_, check_bounds=debug) or _from_numba(
+            driver, len(argtypes), print_, check_bounds=debug, kernel=kernel
+        )
         # The fingerprint stays with the code: it keeps alive what it knows by identity alone.
         _memory[print_] = code, print_
         return code
@@ -122,18 +125,18 @@ def load(payload: bytes) -> Callable[..., int]:
     """
     kind, body = payload[: len(_MACHINE)], payload[len(_MACHINE) :]
     if kind == _MACHINE:
-        fields, packed = pickle.loads(body)
+        fields, packed, check_bounds = pickle.loads(body)
         entry = objectcode.load(objectcode.ObjectCode.from_bytes(fields), shipping.unpack_tables(packed))
         count("received")
-        return entry
+        return naming_wrong_index(entry) if check_bounds else entry
     if kind != _SOURCE:
         raise ValueError(f"a payload of jit.compile was expected; got {len(payload)} bytes of something else")
     driver, arity, check_bounds = pickle.loads(body)
     entry = _compile(driver, arity, check_bounds=check_bounds).entry_point
-    return entry  # type: ignore[no-any-return]
+    return naming_wrong_index(entry) if check_bounds else entry
 
 
-def _from_disk(print_: Fingerprint) -> Code | None:
+def _from_disk(print_: Fingerprint, *, check_bounds: bool) -> Code | None:
     data = store.read(print_) if print_.stable else None
     if data is None:
         return None
@@ -144,7 +147,7 @@ def _from_disk(print_: Fingerprint) -> Code | None:
         return None
     count("loaded_from_disk")
     debug("loaded %s from the cache", print_.hex())
-    return Code(entry, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
+    return _machine_code(entry, data, print_, check_bounds=check_bounds)
 
 
 def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds: bool, kernel: object) -> Code:
@@ -161,11 +164,16 @@ def _from_numba(driver: Driver, arity: int, print_: Fingerprint, *, check_bounds
         )
     if print_.stable:
         store.write(print_, data)
-    return Code(compiled.entry_point, lambda: _machine_payload(data, print_.tables), is_machine_code=True)
+    return _machine_code(compiled.entry_point, data, print_, check_bounds=check_bounds)
 
 
-def _machine_payload(data: bytes, tables: Sequence[np.ndarray[Any, Any]]) -> bytes:
-    return _MACHINE + pickle.dumps((data, shipping.pack_tables(tables)), protocol=5)
+def _machine_code(entry: Callable[..., int], data: bytes, print_: Fingerprint, *, check_bounds: bool) -> Code:
+    tables = print_.tables
+    return Code(entry, lambda: _machine_payload(data, tables, check_bounds=check_bounds), is_machine_code=True)
+
+
+def _machine_payload(data: bytes, tables: Sequence[np.ndarray[Any, Any]], *, check_bounds: bool) -> bytes:
+    return _MACHINE + pickle.dumps((data, shipping.pack_tables(tables), check_bounds), protocol=5)
 
 
 def _source_payload(driver: Driver, arity: int, *, check_bounds: bool, reason: str) -> bytes:

@@ -12,7 +12,10 @@ from typing import Any
 
 from shmarray.errors import KernelCompileError
 
-__all__ = ["compile_error"]
+__all__ = ["READ_ONLY", "compile_error"]
+
+#: In the reason where the function writes to what it must not.
+READ_ONLY = "an array that it may only read"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 #: The three ways numba writes a place.
@@ -70,7 +73,10 @@ def _place(error: BaseException, text: str, code: Any) -> tuple[str, int]:
 
 def _reason(text: str) -> str:
     if "Cannot modify readonly array" in text:
-        return "it writes to an array that it may only read: one of mode 'r', or one broadcast from a smaller shape"
+        return (
+            f"it writes to {READ_ONLY}: one of mode 'r', one broadcast from a smaller shape, or a global one, which is "
+            "a constant in compiled code"
+        )
     lines = (line.strip() for line in text.splitlines())
     kept = [line for line in lines if line and not _NOISE.match(line)]
     if not kept:

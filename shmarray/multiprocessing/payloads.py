@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from shmarray import registry
+from shmarray._by_value import reducers
 from shmarray.array.transfer import copy_parallel
 from shmarray.errors import OutOfSharedMemoryError
 from shmarray.segment import map_descriptor, unmap
@@ -143,7 +144,9 @@ def _by_value_pickler() -> Any:
 
     class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         # It is read from the class, when an instance is made.
-        dispatch_table: ClassVar[Any] = ChainMap(_ours, cloudpickle.Pickler.dispatch_table, _registered)
+        dispatch_table: ClassVar[Any] = ChainMap(
+            _ours, reducers(), cloudpickle.Pickler.dispatch_table, _registered
+        )
 
     return ByValue
 

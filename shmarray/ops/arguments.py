@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from shmarray._by_value import dumps
 from shmarray.array import SharedArray
 from shmarray.configuration import config
 from shmarray.engine import shared_copy
@@ -188,7 +189,7 @@ def by_value(function: Any, of: Callable[..., Any] | None = None) -> bytes:
         # The script, in a child that multiprocessing has spawned: no other process can import that name.
         cloudpickle.register_pickle_by_value(main)
     try:
-        return cloudpickle.dumps(function)  # type: ignore[no-any-return]
+        return dumps(function)
     except Exception as error:
         name = getattr(of or function, "__name__", "function")
         raise TypeError(

@@ -24,7 +24,8 @@ from shmarray.engine import (
     run_crash_safe,
 )
 from shmarray.engine.operands import overlap, same_elements
-from shmarray.errors import KernelCompileError
+from shmarray.errors import KernelCompileError, KernelError
+from shmarray.jit.failures import READ_ONLY
 from shmarray.ops.arguments import as_outputs, as_scalar_or_array, broadcast_shape, by_value, chunks_for, reachable
 from shmarray.ops.borders import halo_of
 from shmarray.ops.results import new_shared
@@ -73,20 +74,21 @@ class ChunkwiseCall:
         pure = True
         try:
             result = kernel._returned(specs, n_dims)
-        except (KernelCompileError, TypeError) as error:
+        except (KernelCompileError, TypeError):
+            pure = False
+        if not pure:
             specs = self._specs(writable=True)
-            result = kernel._returned(specs, n_dims)  # its error is the one that has nothing to do with writing
+            result = self._returned_in_place(specs)
             if any(self.halo):
                 raise TypeError(
                     f"{self.name} changes its chunk in place, which with a halo would show its neighbours new values "
                     "beside old ones; let it return the new chunk"
-                ) from error
+                )
             if result is not None:
                 raise TypeError(
                     f"{self.name} changes its chunk and returns an array; do one of the two (begin with chunk.copy(), "
                     "or return nothing)"
-                ) from error
-            pure = False
+                )
         if result is None and self.out is not None:
             raise TypeError(f"{self.name} returns nothing, so there is nothing to put into out; call it without")
         if not pure:
@@ -105,6 +107,49 @@ class ChunkwiseCall:
             target = None if output is None else reachable([output])[0]
             self._run(make_plan(inputs, target), options, inputs, [(output, target)])
         return returned
+
+    def _returned_in_place(self, specs: tuple[Any, ...]) -> np.dtype[Any] | None:
+        """What the function returns when it may write.
+
+        Its error is one that has nothing to do with that, or names the arguments that it must not write to.
+        """
+        fixed = [k for k, spec in enumerate(specs) if isinstance(spec, tuple) and spec[2]]
+        try:
+            return self.kernel._returned(specs, len(self.grid.shape))
+        except KernelCompileError as error:
+            # A global array is read-only as well.
+            if READ_ONLY not in str(error) or not self._compiles(specs, fixed):
+                raise
+            facts = {name: getattr(error, name) for name in ("kernel", "filename", "lineno")}
+        if len(fixed) > 1:
+            fixed = [k for k in fixed if not self._compiles(specs, [other for other in fixed if other != k])]
+        raise KernelCompileError(
+            f"{facts['kernel']} ({facts['filename']}:{facts['lineno']}) writes to an argument that it may only read: "
+            + self._why_read_only(fixed),
+            **facts,
+        )
+
+    def _compiles(self, specs: tuple[Any, ...], writable: Sequence[int]) -> bool:
+        """Whether the function does when it may write to these arguments, too."""
+        freed = tuple((*spec[:2], False) if k in writable else spec for k, spec in enumerate(specs))
+        try:
+            self.kernel._returned(freed, len(self.grid.shape))
+        except (KernelCompileError, TypeError):
+            return False
+        return True
+
+    def _why_read_only(self, positions: Sequence[int]) -> str:
+        """What is the matter with arguments that the function must not write to, and what to do."""
+        reasons, remedies = [], {}
+        for k in positions:
+            shape = self.inputs[k].shape
+            if shape != self.grid.shape:
+                reasons.append(f"argument {k} was broadcast from {shape} to {self.grid.shape}")
+                remedies["give it in the full shape, as shmarray.array(np.broadcast_to(...))"] = None
+            else:
+                reasons.append(f"argument {k} is a read-only array")
+                remedies["give one that can be written, or a copy"] = None
+        return f"{' and '.join(reasons)}, and so is read-only in the function; {' or '.join(remedies)}"
 
     def _changed_by(self, specs: tuple[Any, ...]) -> list[int]:
         """Which arguments the function changes: it does not compile with a read-only view of one of these."""
@@ -136,6 +181,19 @@ class ChunkwiseCall:
     # ------------------------------------------------------------------ plain Python
 
     def run_python(self, options: Options) -> Any:
+        try:
+            return self._run_python(options)
+        except KernelError as error:
+            fixed = [k for k, value in enumerate(self.inputs) if isinstance(value, np.ndarray) and not self._is_open(k)]
+            if fixed and "read-only" in str(error.__cause__):
+                error.args = (f"{error.args[0]}; {self._why_read_only(fixed)}", *error.args[1:])
+            raise
+
+    def _is_open(self, k: int) -> bool:
+        """Whether the function can write to an argument."""
+        return _is_writable(self.inputs[k]) and self.inputs[k].shape == self.grid.shape
+
+    def _run_python(self, options: Options) -> Any:
         kernel = self.kernel
         function = by_value(kernel.__wrapped__)
         inputs = reachable(self.inputs)
@@ -179,8 +237,7 @@ class ChunkwiseCall:
                 return plan_function(self.name, function, inputs, None, self.grid, self.halo, in_place=True, **facts)
 
             if options.crash_safe:
-                shape = self.grid.shape
-                writable = [k for k, value in enumerate(self.inputs) if _is_writable(value) and value.shape == shape]
+                writable = [k for k in range(len(self.inputs)) if self._is_open(k)]
                 self._run_crash_safe(make_plan, options, writable, None)
             else:
                 self._run(make_plan(inputs, None), options, inputs, [], start=1)

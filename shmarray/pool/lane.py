@@ -40,11 +40,16 @@ class Lane:
         """Mark a claimed chunk as done."""
         self.calls.finish(self.page.address, self.number, index)
 
+    @property
+    def current(self) -> int:
+        """The index of the chunk at hand; -1 where none was begun."""
+        return int(self.page.words[self.page.slot(self.number, CURRENT)])
+
     def mark_failed(self) -> int:
         """The chunk at hand raised: mark it, let nobody start another, and tell its index (-1: none was begun)."""
         page = self.page
         page.words[page.slot(self.number, FAILED)] = 1
-        index = int(page.words[page.slot(self.number, CURRENT)])
+        index = self.current
         if index >= 0:
             page.states[index - int(page.words[START // 8])] = ChunkState.FAILED
         self.calls.cancel(page.address)

@@ -157,8 +157,10 @@ def test_headers_are_data_not_code(tmp_path: Path) -> None:
 def test_missing_files_and_folders_say_their_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.npy"):
         sa.load(tmp_path / "nothing.npy")
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(FileNotFoundError, match=r"folder/x\.npy'$") as caught:
         sa.save(tmp_path / "folder" / "x.npy", [1])
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "nothing of how the file is made"
     (tmp_path / "taken.npy").mkdir()
     with pytest.raises(OSError, match=r"taken\.npy"):
         sa.save(tmp_path / "taken.npy", [1])

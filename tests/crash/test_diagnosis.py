@@ -146,7 +146,22 @@ def test_row_38_an_index_out_of_bounds_is_named_with_its_chunk_under_debug(pool,
         return table[i]
 
     a = sa.array(np.array([0, 1, 2, 3, 3, 2, 7, 0]), chunks=2)
-    with pytest.raises(IndexError, match="look_up raised in chunk 3 of 4") as caught:
+    named = "index 7 is out of bounds for axis 0 with size 4"
+    with pytest.raises(IndexError, match=f"look_up raised in chunk 3 of 4: IndexError: {named}$") as caught:
         look_up(a, out=sa.empty(8, float), pool=pool)
     assert caught.value.chunk == 3
-    assert "IndexError: index 7 is out of bounds for axis 0 with size 4" in capsys.readouterr().out
+    assert str(caught.value.__cause__) == named
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_kernel_prints_under_debug_is_printed(pool, capsys):
+    table = np.arange(4.0)
+
+    @sa.chunkwise(debug=True)
+    def tell(chunk):
+        print("looking up", int(chunk[0]))
+        chunk[0] = table[int(chunk[0])]
+
+    with pytest.raises(sa.KernelError, match="index 9 is out of bounds for axis 0 with size 4"):
+        tell(sa.array([9.0]), pool=pool)
+    assert capsys.readouterr().out == "looking up 9\n"

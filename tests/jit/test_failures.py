@@ -63,6 +63,10 @@ def numpy_function_that_numba_lacks(x):
     return np.einsum("i", x)
 
 
+#: As far as numba's words tell, numba alone refuses these.
+FINE_IN_PYTHON = (unknown_attribute, never_ends, opens_a_file, numpy_function_that_numba_lacks)
+
+
 @pytest.mark.parametrize(
     ("function", "at", "text", "reason"),
     [
@@ -84,6 +88,7 @@ def test_the_error_names_function_line_and_reason(function, at, text, reason):
     assert error.lineno == line_of(at, text)
     assert str(error).startswith(f"numba cannot compile {function.__name__} ({__file__}:{error.lineno}): ")
     assert len(str(error).splitlines()) == 1
+    assert str(error).endswith("; jit=False runs it as plain Python") == (function in FINE_IN_PYTHON)
     assert isinstance(error, TypeError)
     assert error.__cause__ is not None
     assert pickle.loads(pickle.dumps(error)).lineno == error.lineno

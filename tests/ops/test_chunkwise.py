@@ -505,12 +505,23 @@ def test_functions_that_cannot_travel_are_refused_before_dispatch():
 
 def test_returned_chunks_of_another_shape_are_named():
     a = sa.ones((6, 4))
-    with pytest.raises(sa.KernelError, match=r"shortened raised in chunk 0 of 2: ValueError: .*shape"):
-        shortened(a, chunks=3)
-    with pytest.raises(sa.KernelError, match=r"returned shape \(2, 4\) for chunk 0; expected \(3, 4\)"):
-        sa.map_chunks(lambda chunk: chunk[:-1], a, chunks=3, jit=False)
-    with pytest.raises(sa.KernelError, match=r"expected \(3, 4\) or, with its halo, \(4, 4\)"):
-        sa.map_chunks(lambda chunk: chunk[:-2], a, chunks=3, halo=(1, 0), jit=False)
+    message = r"shortened raised in chunk 0 of 2: ValueError: shortened returned shape \({}, 4\) for chunk 0; expected "
+    for jit in (True, False):
+        with pytest.raises(sa.KernelError, match=message.format(2) + r"\(3, 4\)$"):
+            sa.map_chunks(shortened.__wrapped__, a, chunks=3, jit=jit)
+        with pytest.raises(sa.KernelError, match=message.format(5) + r"\(3, 4\) or, with its halo, \(6, 4\)$"):
+            sa.map_chunks(shortened.__wrapped__, a, chunks=3, halo=(3, 0), jit=jit)
+
+
+def test_an_error_of_the_function_itself_is_no_matter_of_shapes():
+    @sa.chunkwise
+    def particular(chunk):
+        if chunk[0] > 0:
+            raise ValueError("no ones")
+        return chunk + 1
+
+    with pytest.raises(sa.KernelError, match=r"particular raised in chunk 0 of 1: ValueError: no ones$"):
+        particular(sa.ones(3))
 
 
 @pytest.mark.parametrize("returned", ["a number", "fewer dimensions", "text"])
@@ -545,6 +556,36 @@ def test_read_only_arrays_are_not_changed(namespace):
     assert fixed.tolist() == [0, 1, 2, 3]
     assert doubled(fixed).tolist() == [0, 2, 4, 6]
     sa.unlink("fixed")
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_an_argument_that_is_read_only_for_being_broadcast_is_named(jit):
+    def set_column(x, y, z):
+        y[0, 0] = x[0, 0] + z[0, 0]
+
+    wide, column = sa.ones((4, 3)), sa.ones((4, 1))
+    kernel = sa.chunkwise(set_column, jit=jit)
+    message = r"argument 1 was broadcast from \(4, 1\) to \(4, 3\), and so is read-only in the function; give it in"
+    with pytest.raises((sa.KernelCompileError, sa.KernelError), match=message) as caught:
+        kernel(wide, column, wide)
+    assert caught.value.__context__ is None or not jit
+    if jit:
+        kernel(sa.ones((4, 3)), sa.ones((4, 3)), column)  # what is broadcast and only read is no matter
+        with pytest.raises(sa.KernelCompileError, match="argument 1") as caught:
+            kernel(wide, column, column)
+        assert "argument 2" not in str(caught.value)
+        assert caught.value.filename == __file__
+
+
+def test_writing_to_a_global_array_is_told_from_writing_to_an_argument():
+    table = np.ones(3)
+
+    @sa.chunkwise
+    def note(x, y):
+        table[0] = x[0, 0] + y[0, 0]
+
+    with pytest.raises(sa.KernelCompileError, match="writes to an array that it may only read: .*a global one"):
+        note(sa.ones((4, 3)), sa.ones((4, 1)))
 
 
 def test_wrong_outputs_are_named():

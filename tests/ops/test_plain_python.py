@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+from types import CodeType
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -48,6 +50,29 @@ def test_plain_python_that_raises():
     kernel = sa.elementwise(lambda x: 1 // int(x), jit=False)
     with pytest.raises(sa.KernelError, match=r"chunk 1 of 2: ZeroDivisionError"):
         kernel(sa.array([1, 1, 0, 1], chunks=2))
+
+
+def test_tracebacks_of_plain_python_show_the_file_and_the_line(monkeypatch):
+    table = cloudpickle.Pickler.dispatch_table
+    reduce = table[CodeType]
+
+    def reduce_without_file(code):  # as cloudpickle does from 3.1.3 on
+        make, arguments = reduce(code)
+        return make, tuple("<dynamic-code>" if each == code.co_filename else each for each in arguments)
+
+    monkeypatch.setitem(table, CodeType, reduce_without_file)
+
+    def divide(x):
+        return (lambda y: 1 // y)(int(x))  # the very line
+
+    with pytest.raises(sa.KernelError) as caught:
+        sa.elementwise(divide, jit=False)(sa.array([1, 0]))
+    (note,) = caught.value.__cause__.__notes__
+    assert f'File "{__file__}"' in note
+    assert "# the very line" in note
+    with sa.Pool(1) as pool, pytest.raises(ZeroDivisionError) as caught:
+        pool.apply(divide, (0,))
+    assert f'File "{__file__}"' in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize(
