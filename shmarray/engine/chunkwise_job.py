@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shmarray.chunks import ChunkGrid
 from shmarray.engine.job import Binder, BlockJob
@@ -28,7 +28,7 @@ class ChunkwiseJob(BlockJob):
     """
 
     name: str = ""
-    grid: ChunkGrid = ChunkGrid((), ())
+    grid: ChunkGrid = field(default_factory=lambda: ChunkGrid((), ()))
     halo: tuple[int, ...] = ()
     returned: range = range(0)
 

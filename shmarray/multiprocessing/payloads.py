@@ -144,9 +144,7 @@ def _by_value_pickler() -> Any:
 
     class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         # It is read from the class, when an instance is made.
-        dispatch_table: ClassVar[Any] = ChainMap(
-            _ours, reducers(), cloudpickle.Pickler.dispatch_table, _registered
-        )
+        dispatch_table: ClassVar[Any] = ChainMap(_ours, reducers(), cloudpickle.Pickler.dispatch_table, _registered)
 
     return ByValue
 

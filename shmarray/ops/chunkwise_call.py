@@ -140,7 +140,8 @@ class ChunkwiseCall:
 
     def _why_read_only(self, positions: Sequence[int]) -> str:
         """What is the matter with arguments that the function must not write to, and what to do."""
-        reasons, remedies = [], {}
+        reasons: list[str] = []
+        remedies: dict[str, None] = {}  # a set that keeps its order
         for k in positions:
             shape = self.inputs[k].shape
             if shape != self.grid.shape:
