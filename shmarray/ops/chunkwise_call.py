@@ -141,7 +141,7 @@ class ChunkwiseCall:
     def _why_read_only(self, positions: Sequence[int]) -> str:
         """What is the matter with arguments that the function must not write to, and what to do."""
         reasons: list[str] = []
-        remedies: dict[str, None] = {}  # each once
+        remedies: dict[str, None] = {}  # a set that keeps its order
         for k in positions:
             shape = self.inputs[k].shape
             if shape != self.grid.shape:

@@ -116,9 +116,7 @@ def test_plain_python_that_cannot_travel_is_refused_before_dispatch():
 # ---------------------------------------------------------------------- folds
 
 FOLDS = {
-    "sums": (lambda acc, x: acc + x, {"identity": 0.0, "combine": operator.add}),
     "sums in float32": (lambda acc, x: np.float32(acc + x), {"identity": np.float32(0), "combine": operator.add}),
-    "counts": (lambda acc, x: acc + (x > 50), {"identity": 0, "combine": operator.add}),
     "maxima": (lambda acc, x: max(acc, x), {"identity": -np.inf, "combine": max}),
     "truth": (lambda acc, x: acc and x > 0, {"identity": True, "combine": operator.and_}),
     "complex sums": (lambda acc, x: acc + complex(x, -x), {"identity": 0j, "combine": operator.add}),
