@@ -223,7 +223,7 @@ def of_many_instructions(x, y):
 @pytest.mark.parametrize("kernel", [lambda x, y: 2.5 * x + y, of_many_instructions])
 def test_user_function_is_inlined_and_the_loop_vectorised(tmp_path: Path, kernel):
     code = compiled(kernel)
-    fields, *_ = pickle.loads(code.payload[8:])
+    fields, _, _ = pickle.loads(code.payload[8:])
     from shmarray.jit.objectcode import ObjectCode
 
     (tmp_path / "code.o").write_bytes(ObjectCode.from_bytes(fields).elf)
