@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
+
+from shmarray.interrupts import handlers_held_back
 
 __all__ = ["lazy_names"]
 
@@ -22,11 +25,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
     def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        from shmarray.segment.interrupts import handlers_held_back
-
-        with handlers_held_back():  # numba, which some of these import, cannot be imported again once that broke off
+        # numba, which some of these import, cannot be imported again once that broke off; and importlib takes an
+        # exception that is an OSError (an alarm's TimeoutError) for a missing file.
+        with handlers_held_back():
             module = import_module(f"{package}.{homes[name] or name}")
         if not homes[name]:
             return module

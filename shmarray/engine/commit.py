@@ -27,11 +27,11 @@ from shmarray.engine.options import Options
 from shmarray.engine.plan import Plan
 from shmarray.engine.progress import watching
 from shmarray.errors import WorkerDiedError
+from shmarray.interrupts import held_back
 from shmarray.pool import current_worker, get_pool
 from shmarray.registry.journal import Changed, Journal
 from shmarray.registry.scratch import Block, bytes_at
 from shmarray.segment import Segment
-from shmarray.segment.interrupts import held_back
 
 __all__ = ["run_crash_safe"]
 

@@ -20,6 +20,7 @@ from numba import types
 from numba.core.registry import CPUDispatcher
 
 from shmarray.errors import KernelCompileError
+from shmarray.interrupts import never_lost, raised_by_handler
 from shmarray.jit import objectcode, shipping, store
 from shmarray.jit.counters import count, debug
 from shmarray.jit.environment import code_key
@@ -29,7 +30,6 @@ from shmarray.jit.identity import Fingerprint
 from shmarray.jit.indices import naming_wrong_index
 from shmarray.jit.policy import naming_indices, options
 from shmarray.jit.substitution import libraries
-from shmarray.segment.interrupts import never_lost, raised_by_handler
 
 __all__ = ["Code", "compile", "load"]
 

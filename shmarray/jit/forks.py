@@ -15,7 +15,7 @@ from typing import Any
 
 from numba.core.compiler_lock import global_compiler_lock
 
-from shmarray.segment.interrupts import held_back
+from shmarray.interrupts import held_back
 
 __all__ = ["compiling"]
 

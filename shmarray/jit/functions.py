@@ -8,11 +8,11 @@ from typing import Any
 
 from numba import types
 
+from shmarray.interrupts import raised_by_handler
 from shmarray.jit import store
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.substitution import Family, KernelDispatcher
-from shmarray.segment.interrupts import raised_by_handler
 
 __all__ = ["compiled_return_type", "return_type", "scalar"]
 

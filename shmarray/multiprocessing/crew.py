@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from shmarray.errors import WorkerDiedError
+from shmarray.interrupts import held_back
 from shmarray.multiprocessing.callbacks import Callbacks
 from shmarray.multiprocessing.exchange import AHEAD, CLOSE, RUN, TERMINATE, Exchange
 from shmarray.multiprocessing.jobs import Job
@@ -27,7 +28,6 @@ from shmarray.multiprocessing.waiting import TICK_S
 from shmarray.multiprocessing.work import describe_call
 from shmarray.pool import WorkerInfo
 from shmarray.pool.outcome import describe_death
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from shmarray.interrupts import held_back
 from shmarray.pool import available_cores
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.multiprocessing.jobs import Job

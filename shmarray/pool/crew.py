@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from shmarray import registry
 from shmarray.configuration import config
+from shmarray.interrupts import held_back
 from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.lane import Lane
@@ -23,7 +24,6 @@ from shmarray.pool.output import OutputRelay
 from shmarray.pool.page import ACTIVE, COUNT, CURRENT, EPOCH, READY, DispatchPage
 from shmarray.pool.process import WorkerProcess
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.pool.ticket import JobTicket

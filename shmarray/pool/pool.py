@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shmarray.configuration import config
 from shmarray.errors import WorkerDiedError
+from shmarray.interrupts import held_back
 from shmarray.pool.cores import available_cores
 from shmarray.pool.crew import CannotStartError, Crew
 from shmarray.pool.outcome import COMPLETE, Outcome, describe_death, last_words
 from shmarray.pool.page import MAX_LANES
 from shmarray.pool.round import Round, recover
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.pool.lane import Lane, SegmentKey

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shmarray.errors import WorkerDiedError
+from shmarray.interrupts import held_back, raised_by_handler
 from shmarray.pool import logs
 from shmarray.pool.channel import ChannelClosedError
 from shmarray.pool.crew import CannotStartError, Crew
@@ -26,7 +27,6 @@ from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import MOST_OWN_DEATHS, Death, Failure, Outcome
 from shmarray.pool.page import COUNT, FAILED, FPE, ChunkState
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import held_back, raised_by_handler
 
 if TYPE_CHECKING:
     from shmarray.pool.process import WorkerProcess

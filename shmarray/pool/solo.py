@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from shmarray.interrupts import raised_by_handler
 from shmarray.pool.lane import Lane
 from shmarray.pool.outcome import Failure, Outcome
 from shmarray.pool.page import FPE, MAX_CHUNKS, ChunkState, DispatchPage
-from shmarray.segment.interrupts import raised_by_handler
 
 __all__ = ["run_alone"]
 

@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from shmarray.interrupts import held_back
 from shmarray.pool.lane import Job, SegmentKey
-from shmarray.segment.interrupts import held_back
 
 if TYPE_CHECKING:
     from shmarray.segment import Segment

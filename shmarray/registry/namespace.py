@@ -21,9 +21,9 @@ import stat
 import time
 
 from shmarray.errors import SegmentAccessError, ShmArrayError
+from shmarray.interrupts import Guards
 from shmarray.registry.names import lock_name
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import Guards
 from shmarray.segment.libc import fcntl
 from shmarray.segment.mapping import DIRECTORY
 

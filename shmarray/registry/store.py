@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
+from shmarray.interrupts import Guards, held_back
 from shmarray.registry.family import Family
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
@@ -32,7 +33,6 @@ from shmarray.registry.warm import WarmMappings, withdraw
 from shmarray.segment import libc
 from shmarray.segment.descriptor import EXPORTED
 from shmarray.segment.failpoints import ARMED, reach
-from shmarray.segment.interrupts import Guards, held_back
 from shmarray.segment.mapping import DIRECTORY, Mapping
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from shmarray.segment.interrupts import handlers_held_back
+from shmarray.interrupts import handlers_held_back
 from tests.crash.chunks import CHUNK, numbered, works
 from tests.processes import run_python
 
 ALARMS = """
 import signal
+import warnings
 import numpy as np
 import shmarray as sa
 
@@ -25,6 +26,9 @@ class Alarm(TimeoutError):  # an OSError, as what the kernel refuses is
 
 def ring(*_):
     raise Alarm("mine")
+
+# An alarm between `open` and the `with` that would close the file leaves that to the file's destructor, which warns.
+warnings.simplefilter("ignore", ResourceWarning)
 
 signal.signal(signal.SIGALRM, ring)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shmarray as sa
-from shmarray.segment.interrupts import held_back
+from shmarray.interrupts import held_back
 from tests.processes import run_python, wait_until
 
 
