@@ -210,7 +210,9 @@ class Worker:
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             return Status.UNREADABLE, _raised(error)
         del entry
         signals = self._signals
@@ -227,7 +229,9 @@ class Worker:
         del arguments
         try:
             return Status.RETURNED, _dumped(result, by_value)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             return Status.RAISED, dumps(MaybeEncodingError(error, result))
 
     def _read(self, entry: Entry, descriptor: int) -> tuple[Callable[..., Any], Any, bool]:
