@@ -26,13 +26,13 @@ from shmarray.multiprocessing.jobs import Job
 from shmarray.multiprocessing.member import Member
 from shmarray.multiprocessing.waiting import TICK_S
 from shmarray.multiprocessing.work import describe_call
-from shmarray.pool import WorkerInfo
 from shmarray.pool.outcome import Death, describe_death
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from shmarray.multiprocessing.iterators import IMapIterator
+    from shmarray.pool import WorkerInfo
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Crew"]
 
@@ -388,6 +388,8 @@ class Crew(Exchange):
 
 
 def _describe(member: Member) -> WorkerInfo:
+    from shmarray.pool import WorkerInfo
+
     if not member.batches:
         return WorkerInfo(member.pid, "idle" if member.ready else "starting", "")
     at_hand = next(iter(next(iter(member.batches.values())).open.values()), None)

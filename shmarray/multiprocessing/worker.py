@@ -30,7 +30,6 @@ from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
 from shmarray.packing import begin_packing, end_packing
 from shmarray.pool.channel import Channel, ChannelClosedError
-from shmarray.registry.references import keep_in_flight, open_leases
 
 __all__ = ["run_worker"]
 
@@ -284,6 +283,8 @@ def _dumped(result: Any, by_value: bool) -> Payload:
 
 def _leases(segments: tuple[Any, ...]) -> list[int]:
     """Descriptors that keep these segments on their way to the pool; where there cannot be any, time keeps them."""
+    from shmarray.registry.references import keep_in_flight, open_leases  # loaded: there are segments
+
     if len(segments) <= _MOST_LEASES:
         try:
             return open_leases(segments)
