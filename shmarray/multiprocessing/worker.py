@@ -26,9 +26,9 @@ from typing import Any
 
 from shmarray.errors import SegmentNotFoundError
 from shmarray.multiprocessing.minder import Minder
-from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
+from shmarray.multiprocessing.payloads import Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
-from shmarray.packing import begin_packing, end_packing
+from shmarray.packing import ATOMS, begin_packing, end_packing
 from shmarray.pool.channel import Channel, ChannelClosedError
 
 __all__ = ["run_worker"]
