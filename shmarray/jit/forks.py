@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from shmarray._forks import at_forks
@@ -24,8 +25,9 @@ _PATIENCE_S = 20.0
 
 #: Held while compiling (numba lets no more than one thread anyway): the others wait and find the result.
 compiling = threading.RLock()
-#: The second is numba's, which a user's `@njit` takes without ours. (Its own `acquire` cannot be told to give up.)
-_locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock)
+#: The second is numba's, which a user's `@njit` takes without ours; its own `acquire` cannot be told to give up. The
+#: third is llvmlite's, taken for every call into LLVM: for a question about the processor, or to drop a module.
+_locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock, ffi.lib._lock._lock)
 _here = threading.local()
 
 
