@@ -24,7 +24,12 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     def load(name: str) -> object:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            known = ""
+            if package == "shmarray":
+                from shmarray._absent import hint
+
+                known = hint(name)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{known and ': '}{known}")
         # numba, which some of these import, cannot be imported again once that broke off; and importlib takes an
         # exception that is an OSError (an alarm's TimeoutError) for a missing file.
         with handlers_held_back():
