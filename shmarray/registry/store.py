@@ -86,7 +86,7 @@ class Store:
         )
 
     def watch_exit(self) -> None:
-        """See to it that :meth:`close` runs at the end of this process. Called before every segment."""
+        """See to it that :meth:`close` runs at the end of this process. Called before every mapping."""
         if self._finalizer is None or not self._finalizer.still_active():
             # multiprocessing's children skip atexit but run these (having dropped those of their
             # parent); the main process runs them from atexit.
@@ -109,6 +109,7 @@ class Store:
 
     def admit(self, mapping: Mapping) -> None:
         """Count the first segment of a mapping."""
+        self.watch_exit()
         with self.lock:
             mapping.count += 1
             if mapping.mode == "r+":
@@ -282,7 +283,8 @@ class Store:
                     return
                 try:
                     ended = self._take_ended()
-                    self._leaving.update((mapping, mapping.file_name) for mapping in ended)
+                    for mapping in ended:
+                        self._leaving[mapping] = mapping.file_name
                 finally:
                     self.lock.release()
                 for mapping in ended:
