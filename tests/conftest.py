@@ -155,6 +155,8 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     before = shmarray.config.namespace
     shmarray.config.namespace = name
     gc.collect()
+    # What is loaded by now is not looked through again: with numba that is a tenth of a second, twice a test.
+    gc.freeze()
     registry.trim()
     open_before = descriptors()
     try:
@@ -168,6 +170,8 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             left = [file_name for file_name in segment_files(name) if not is_in_flight(file_name)]
             if not left or time.monotonic() > until:
                 break
+            gc.unfreeze()  # garbage of before the test may hold it
+            gc.collect()
             time.sleep(0.02)
             registry.gc()
         opened = {fd: what for fd, what in descriptors().items() if open_before.get(fd) != what}
