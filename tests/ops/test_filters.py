@@ -74,6 +74,8 @@ def test_integers_are_cut_as_scipy_cuts_them() -> None:
     ):
         np.testing.assert_array_equal(result, expected)
         assert result.dtype == np.uint8
+    mask, weights = x > 20, np.full((2, 2), 0.3)  # less than one is False
+    np.testing.assert_array_equal(sa.ops.correlate(sa.array(mask), weights), ndimage.correlate(mask, weights))
 
 
 def test_float32_stays_float32() -> None:

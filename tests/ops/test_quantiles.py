@@ -50,10 +50,18 @@ def test_along_axes(shape, kind):
         same(np.percentile(a, 40, axis), np.percentile(x, 40, axis))
 
 
-def test_single_precision_has_its_own_median():
+def test_single_precision_has_its_own_medians_and_quantiles():
     x = numbers("f4").reshape(300, 1000)
     same(np.median(sa.array(x), 1), np.median(x, 1))
     same(np.nanmedian(sa.array(x), 0), np.nanmedian(x, 0))
+    for q in (0, 0.3, np.float64(0.3), [0.1, 0.9]):  # a number of Python's leaves float32 what it is
+        for axis in (None, 1):
+            same(np.quantile(sa.array(x), q, axis), np.quantile(x, q, axis))
+            same(np.nanpercentile(sa.array(x), q, axis), np.nanpercentile(x, q, axis))
+    x[7, 7] = np.nan
+    for q in (0.3, np.float64(0.3), [0.1, 0.9]):
+        for axis in (None, 1):
+            same(np.quantile(sa.array(x), q, axis), np.quantile(x, q, axis))
 
 
 def test_nan_is_left_out():
