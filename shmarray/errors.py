@@ -89,7 +89,10 @@ class CorruptSegmentError(ShmArrayError, ValueError):
 
 
 class KernelCompileError(ShmArrayError, TypeError):
-    """numba cannot compile the function. Facts: `kernel`, `filename`, `lineno`."""
+    """numba cannot compile the function.
+
+    Facts: `kernel`, `filename`, `lineno`, `numba_message` (all that numba says; the `__cause__` has the gist).
+    """
 
 
 class KernelError(ShmArrayError, RuntimeError):

@@ -155,6 +155,8 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     before = shmarray.config.namespace
     shmarray.config.namespace = name
     gc.collect()
+    # What lives on (modules, the compiler's tables) is not looked through again: that took longer than most tests.
+    gc.freeze()
     registry.trim()
     open_before = descriptors()
     try:
@@ -162,6 +164,11 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         gc.collect()
         registry.trim()
         registry.gc()
+        if segment_files(name) or any(open_before.get(fd) != what for fd, what in descriptors().items()):
+            gc.unfreeze()  # a cycle may lead through what was there before the test
+            gc.collect()
+            registry.trim()
+            registry.gc()
         # A worker that had an array through a function's closure lets go of it when it next does something.
         until = time.monotonic() + 5.0
         while True:

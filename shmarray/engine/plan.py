@@ -29,8 +29,6 @@ class Plan:
     name : str
         The kernel's, for messages.
     n_chunks : int
-    nbytes : int
-        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
     job : Job
         Binds to any lane; every segment it names is among `operands`.
     operands : sequence of Operand
@@ -48,6 +46,8 @@ class Plan:
 
     Attributes
     ----------
+    nbytes : int
+        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
     leased : frozenset of SegmentKey
         Segments that workers hold alive as long as they map them; see `JobTicket`.
     """
@@ -73,7 +73,6 @@ class Plan:
         self,
         name: str,
         n_chunks: int,
-        nbytes: int,
         job: Any,
         operands: Sequence[Operand],
         *,
@@ -83,7 +82,8 @@ class Plan:
         total: int | None = None,
         outputs: Sequence[Operand] = (),
     ) -> None:
-        self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
+        self.name, self.n_chunks, self.job = name, n_chunks, job
+        self.nbytes = max(operand.array.nbytes for operand in operands)
         self.total = n_chunks if total is None else total
         self.in_place, self.caller_joins = in_place, caller_joins
         segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
