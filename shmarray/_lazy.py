@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from shmarray._forks import watch
 from shmarray.interrupts import handlers_held_back
 
 __all__ = ["lazy_names"]
@@ -30,6 +31,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
                 known = hint(name)
             raise AttributeError(f"module {package!r} has no attribute {name!r}{known and ': '}{known}")
+        watch()
         # numba, which some of these import, cannot be imported again once that broke off; and importlib takes an
         # exception that is an OSError (an alarm's TimeoutError) for a missing file.
         with handlers_held_back():

@@ -25,6 +25,7 @@ __all__ = [
     "LockTimeoutError",
     "ManagerAddressError",
     "ManagerConnectionError",
+    "ManagerNotFoundError",
     "OutOfSharedMemoryError",
     "SegmentAccessError",
     "SegmentExistsError",
@@ -135,6 +136,10 @@ class LockTimeoutError(ShmArrayError, TimeoutError):
 
 class ManagerConnectionError(ShmArrayError, ConnectionError):
     """The connection to a manager ended, stood still, or could not be made. Facts: `address`."""
+
+
+class ManagerNotFoundError(ManagerConnectionError, FileNotFoundError, ConnectionRefusedError):
+    """Nobody serves at a manager's address. Facts: `address`."""
 
 
 class DamagedFrameError(ManagerConnectionError):

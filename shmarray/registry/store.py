@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shmarray._forks import at_forks
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
 from shmarray.interrupts import Guards, held_back
 from shmarray.registry.family import Family
@@ -79,10 +80,11 @@ class Store:
         from multiprocessing.util import register_after_fork
 
         register_after_fork(self, Store.watch_exit)  # multiprocessing's children drop what a fork's hook registers
-        os.register_at_fork(
+        at_forks(
+            2,
             before=self._before_fork,
-            after_in_parent=self._after_fork_in_parent,
-            after_in_child=self._after_fork_in_child,
+            in_parent=self._after_fork_in_parent,
+            in_child=self._after_fork_in_child,
         )
 
     def watch_exit(self) -> None:
