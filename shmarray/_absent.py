@@ -1,8 +1,8 @@
 """What does a name mean that is not here, but that users of NumPy and of other packages will try?
 
 An `AttributeError` all the same, so `hasattr` says no; its message says what to use instead. Looked at only when a name
-was not found: nothing here is on the way to one that is. It imports nothing either, since `from shmarray import engine`
-asks the package for an attribute of that name before it looks for a module.
+was not found: nothing here is on the way to one that is. Nor does it load anything: `from shmarray import engine` asks
+the package for an attribute of that name before the module is looked for.
 """
 
 from __future__ import annotations
