@@ -10,14 +10,28 @@ signal came.
 
 from __future__ import annotations
 
+import os
 import threading
 
 # The functions under those of `signal`, which look every handler up in two enumerations: 15 microseconds a block.
 from _signal import NSIG, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found,unused-ignore]
+from _thread import get_ident
 from types import CodeType, FrameType
 from typing import Any
 
 __all__ = ["Guards", "handlers_held_back", "held_back", "never_lost", "raised_by_handler"]
+
+
+_main = threading.main_thread().ident
+
+
+def _note_main_thread() -> None:
+    global _main
+    _main = get_ident()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that forks is the child's main one
+    os.register_at_fork(after_in_child=_note_main_thread)
 
 
 class held_back:  # used as a statement: `with held_back() as interrupt`
@@ -44,7 +58,7 @@ class held_back:  # used as a statement: `with held_back() as interrupt`
 
     def __enter__(self) -> held_back:
         # Handlers run in the main thread alone, so others are never interrupted.
-        if threading.get_ident() == threading.main_thread().ident:
+        if get_ident() == _main:
             previous = getsignal(SIGINT)
             if callable(previous):  # else it is ignored, ends the process, or belongs to C code
                 outer = getattr(previous, "__self__", None)
@@ -83,7 +97,7 @@ class handlers_held_back:  # used as a statement: `with handlers_held_back()`
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> handlers_held_back:
-        if threading.get_ident() == threading.main_thread().ident:
+        if get_ident() == _main:
             try:
                 for number in range(1, NSIG):
                     previous = getsignal(number)
@@ -160,7 +174,7 @@ class never_lost:  # used as a statement: `with never_lost()`
         self._replaced = False
 
     def __enter__(self) -> never_lost:
-        if threading.get_ident() == threading.main_thread().ident and getsignal(SIGINT) is default_int_handler:
+        if get_ident() == _main and getsignal(SIGINT) is default_int_handler:
             try:
                 signal(SIGINT, self._note)
                 self._replaced = True

@@ -155,7 +155,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     before = shmarray.config.namespace
     shmarray.config.namespace = name
     gc.collect()
-    # What is loaded by now is not looked through again: with numba that is a tenth of a second, twice a test.
+    # What lives on (modules, the compiler's tables) is not looked through again: that took longer than most tests.
     gc.freeze()
     registry.trim()
     open_before = descriptors()
@@ -164,14 +164,17 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         gc.collect()
         registry.trim()
         registry.gc()
+        if segment_files(name) or any(open_before.get(fd) != what for fd, what in descriptors().items()):
+            gc.unfreeze()  # a cycle may lead through what was there before the test
+            gc.collect()
+            registry.trim()
+            registry.gc()
         # A worker that had an array through a function's closure lets go of it when it next does something.
         until = time.monotonic() + 5.0
         while True:
             left = [file_name for file_name in segment_files(name) if not is_in_flight(file_name)]
             if not left or time.monotonic() > until:
                 break
-            gc.unfreeze()  # garbage of before the test may hold it
-            gc.collect()
             time.sleep(0.02)
             registry.gc()
         opened = {fd: what for fd, what in descriptors().items() if open_before.get(fd) != what}

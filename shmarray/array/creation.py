@@ -420,16 +420,16 @@ def create_filled(
     If `fill` fails there is no array: its name goes too.
     """
     kind = np.dtype(dtype)
-    dims = registry.check_shape(shape, kind.itemsize)
     check_flag("keep", keep)
-    if not isinstance(if_exists, str) or if_exists not in ("raise", "open", "replace"):
-        raise ValueError(f"if_exists must be 'raise', 'open' or 'replace'; got {if_exists!r}")
-    pieces = None if chunks is None else normalize_chunks(chunks, dims, kind.itemsize, config.chunk_nbytes)
-    if if_exists == "open" and name is not None:
-        segment, made = _opened_or_created(dims, kind, name, keep, pieces)
+    pieces = None
+    if chunks is not None:
+        dims = registry.check_shape(shape, kind.itemsize)
+        pieces = normalize_chunks(chunks, dims, kind.itemsize, config.chunk_nbytes)
+    made = True
+    if isinstance(if_exists, str) and if_exists == "open" and name is not None:
+        segment, made = _opened_or_created(shape, kind, name, keep, pieces)
     else:
-        segment = registry.create(dims, kind, name=name, keep=keep, chunks=pieces, if_exists=if_exists)
-        made = True
+        segment = registry.create(shape, kind, name=name, keep=keep, chunks=pieces, if_exists=if_exists)
     result = _over(segment)
     if made and fill is not None and not (fresh_is_filled and segment.fresh):
         try:
@@ -442,7 +442,7 @@ def create_filled(
 
 
 def _opened_or_created(
-    shape: tuple[int, ...], dtype: np.dtype[Any], name: str, keep: bool, chunks: tuple[int, ...] | None
+    shape: Shape, dtype: np.dtype[Any], name: str, keep: bool, chunks: tuple[int, ...] | None
 ) -> tuple[Segment, bool]:
     """The segment, and whether it is new: the registry does not say, and only new ones are to be filled."""
     while True:

@@ -55,7 +55,7 @@ def over_segment(
     handle cannot read past the mapping.
     """
     memory = np.asarray(segment)
-    return np.ndarray.__new__(kind, shape, dtype, buffer=memory, offset=offset, strides=strides)
+    return np.ndarray.__new__(kind, shape, dtype, memory, offset, strides)  # by keyword it takes twice as long
 
 
 def allocate(

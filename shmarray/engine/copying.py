@@ -67,5 +67,4 @@ def plan_copy(name: str, pairs: Sequence[tuple[Array, Array]], grid: ChunkGrid, 
     )
     place = None if states is None else states.place
     every = [operand for pair in operands for operand in pair]
-    nbytes = max(operand.array.nbytes for operand in every)
-    return Plan(name, len(grid), nbytes, CopyJob(specs, grid, place), every, in_place=False, caller_joins=False)
+    return Plan(name, len(grid), CopyJob(specs, grid, place), every, in_place=False, caller_joins=False)

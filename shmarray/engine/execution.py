@@ -26,6 +26,7 @@ from shmarray.pool import (
     get_pool,
     run_alone,
 )
+from shmarray.registry.condition import mark_changing
 
 __all__ = ["run", "run_part"]
 
@@ -44,10 +45,14 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
     """
     if start >= plan.n_chunks:
         return 0
-    if plan.changes:
-        with plan.changing():
-            return _run(plan, options, start)
-    return _run(plan, options, start)
+    changed = plan.changed_segments()
+    if not changed:
+        return _run(plan, options, start)
+    mark_changing(changed, changing=True)  # if this program dies in the middle, it stays
+    try:
+        return _run(plan, options, start)
+    finally:
+        mark_changing(changed, changing=False)
 
 
 def _run(plan: Plan, options: Options, start: int) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shmarray.engine.job import Binder, LocalBinder
 from shmarray.pool import JobTicket, Lane, SegmentKey
+from shmarray.registry import condition
 
 if TYPE_CHECKING:
     from shmarray.engine.operands import Operand
@@ -29,8 +29,6 @@ class Plan:
     name : str
         The kernel's, for messages.
     n_chunks : int
-    nbytes : int
-        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
     job : Job
         Binds to any lane; every segment it names is among `operands`.
     operands : sequence of Operand
@@ -48,6 +46,8 @@ class Plan:
 
     Attributes
     ----------
+    nbytes : int
+        Of the largest operand: below `config.parallel_nbytes` the caller works alone.
     leased : frozenset of SegmentKey
         Segments that workers hold alive as long as they map them; see `JobTicket`.
     """
@@ -73,7 +73,6 @@ class Plan:
         self,
         name: str,
         n_chunks: int,
-        nbytes: int,
         job: Any,
         operands: Sequence[Operand],
         *,
@@ -83,7 +82,8 @@ class Plan:
         total: int | None = None,
         outputs: Sequence[Operand] = (),
     ) -> None:
-        self.name, self.n_chunks, self.nbytes, self.job = name, n_chunks, nbytes, job
+        self.name, self.n_chunks, self.job = name, n_chunks, job
+        self.nbytes = max(operand.array.nbytes for operand in operands)
         self.total = n_chunks if total is None else total
         self.in_place, self.caller_joins = in_place, caller_joins
         segments = {operand.segment.key: operand.segment for operand in operands if operand.segment is not None}
@@ -125,24 +125,9 @@ class Plan:
             )
         return self._ticket
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Have the arrays that this call changes in place show that it is under way, and if its program dies, was."""
-        from shmarray.registry import condition
-
-        segments = [segment for reference in self._outputs if (segment := reference()) is not None]
-        for segment in segments:
-            condition.mark_changing(segment, changing=True)
-        try:
-            yield
-        finally:
-            for segment in segments:
-                condition.mark_changing(segment, changing=False)
-
-    @property
-    def changes(self) -> bool:
-        """Whether it changes shared arrays in place."""
-        return bool(self._outputs)
+    def changed_segments(self) -> list[Segment]:
+        """The segments that it changes in place."""
+        return [segment for reference in self._outputs if (segment := reference()) is not None]
 
     def mark_unknown(self, chunks: Sequence[int], why: str) -> None:
         """Have the arrays that this call changes in place remember that these chunks are half changed."""
@@ -151,8 +136,6 @@ class Plan:
 
 
 def _mark_unknown(outputs: Sequence[weakref.ref[Segment]], name: str, chunks: Sequence[int], why: str) -> None:
-    from shmarray.registry import condition
-
     for reference in outputs:
         segment = reference()
         if segment is not None:

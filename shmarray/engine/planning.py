@@ -94,7 +94,6 @@ def plan_elementwise(
     return Plan(
         name,
         len(grid),
-        max(array.nbytes for array in arrays),
         job,
         operands,
         in_place=in_place,
@@ -134,11 +133,9 @@ def plan_chunkwise(
     words += [-1] * len(returned)
     block = (kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
     job = ChunkwiseJob(*block, name=name, grid=grid, halo=tuple(halo), returned=returned)
-    nbytes = max(array.nbytes for array in arrays)
     return Plan(
         name,
         len(grid),
-        nbytes,
         job,
         operands,
         in_place=in_place,
@@ -200,8 +197,7 @@ def plan_stencil(
         constant_places.append((len(words), offset))
         words.append(0)
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places), constants, tuple(constant_places))
-    nbytes = max(array.nbytes for array in (*arrays, output))
-    return Plan(name, len(grid), nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
+    return Plan(name, len(grid), job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
 
 
 def plan_function(
@@ -224,9 +220,8 @@ def plan_function(
         operands.append(operand)
         target = ArraySpec.of(operand, grid.shape, writable=True)
     job = FunctionJob(name, function, tuple(specs), target, grid, tuple(halo), with_info)
-    nbytes = max(operand.array.nbytes for operand in operands)
     changed = _changeable(operands, output)
-    return Plan(name, len(grid), nbytes, job, operands, in_place=in_place, caller_joins=False, outputs=changed)
+    return Plan(name, len(grid), job, operands, in_place=in_place, caller_joins=False, outputs=changed)
 
 
 def plan_probe(
@@ -248,16 +243,15 @@ def plan_probe(
         ArraySpec.of(operand, scratch.shape, writable=True),
         keeps,
     )
-    nbytes = max(each.array.nbytes for each in operands)
     operands.append(operand)
-    return Plan(name, 1, nbytes, job, operands, in_place=False, caller_joins=False, total=len(grid))
+    return Plan(name, 1, job, operands, in_place=False, caller_joins=False, total=len(grid))
 
 
 def plan_ask(name: str, question: bytes, scratch: Array) -> Plan:
     """A plan that asks a pickled function a question; see `AskJob`."""
     operand = Operand.of(scratch)
     job = AskJob(name, question, ArraySpec.of(operand, scratch.shape, writable=True))
-    return Plan(name, 1, scratch.nbytes, job, [operand], in_place=False, caller_joins=False)
+    return Plan(name, 1, job, [operand], in_place=False, caller_joins=False)
 
 
 def plan_items(
@@ -272,21 +266,10 @@ def plan_items(
     """A plan that runs a pickled scalar function on each item, in the workers alone."""
     grid = ChunkGrid(outputs[0].shape, default_chunks(outputs[0]) if chunks is None else chunks)
     operands, specs = _specs(inputs, grid.shape, writable=False)
-    targets = [Operand.of(output) for output in outputs]
-    job = ItemsJob(
-        function, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), grid
-    )
-    nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
-    return Plan(
-        name,
-        len(grid),
-        nbytes,
-        job,
-        [*operands, *targets],
-        in_place=in_place,
-        caller_joins=False,
-        outputs=targets,
-    )
+    targets, places = _written(outputs, grid.shape)
+    job = ItemsJob(function, tuple(specs), places, grid)
+    every = [*operands, *targets]
+    return Plan(name, len(grid), job, every, in_place=in_place, caller_joins=False, outputs=targets)
 
 
 def plan_ufunc(
@@ -305,21 +288,10 @@ def plan_ufunc(
         mask_operand = Operand.of(where)
         operands.append(mask_operand)
         mask = ArraySpec.of(mask_operand, grid.shape, writable=False)
-    targets = [Operand.of(output) for output in outputs]
-    job = UfuncJob(
-        ufunc, tuple(specs), tuple(ArraySpec.of(target, grid.shape, writable=True) for target in targets), mask, grid
-    )
-    nbytes = max(operand.array.nbytes for operand in (*operands, *targets))
-    return Plan(
-        ufunc.__name__,
-        len(grid),
-        nbytes,
-        job,
-        [*operands, *targets],
-        in_place=in_place,
-        caller_joins=True,
-        outputs=targets,
-    )
+    targets, places = _written(outputs, grid.shape)
+    job = UfuncJob(ufunc, tuple(specs), places, mask, grid)
+    every = [*operands, *targets]
+    return Plan(ufunc.__name__, len(grid), job, every, in_place=in_place, caller_joins=True, outputs=targets)
 
 
 def plan_ufunc_reduction(
@@ -335,7 +307,7 @@ def plan_ufunc_reduction(
         axes,
     )
     name = f"{ufunc.__name__}.reduce"
-    return Plan(name, len(grid), array.nbytes, job, [source, target], in_place=False, caller_joins=True)
+    return Plan(name, len(grid), job, [source, target], in_place=False, caller_joins=True)
 
 
 def _specs(
@@ -352,3 +324,9 @@ def _specs(
         else:
             specs.append(value)
     return operands, specs
+
+
+def _written(outputs: Sequence[Array], shape: tuple[int, ...]) -> tuple[list[Operand], tuple[ArraySpec, ...]]:
+    """Outputs as operands, and as a Python job carries them."""
+    operands = [Operand.of(output) for output in outputs]
+    return operands, tuple(ArraySpec.of(operand, shape, writable=True) for operand in operands)

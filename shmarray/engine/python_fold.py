@@ -166,4 +166,4 @@ def plan_fold(
         ArraySpec.of(operand, operand.array.shape, writable=operand is operands[1]) for operand in operands
     )
     job = FoldJob(name, functions, identity, source, target, how)
-    return Plan(name, how.n_chunks, array.nbytes, job, operands, in_place=False, caller_joins=False)
+    return Plan(name, how.n_chunks, job, operands, in_place=False, caller_joins=False)

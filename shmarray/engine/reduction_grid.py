@@ -163,9 +163,7 @@ def _plan(
     words += behind
     places = ((4, operands[1].place), (7, operands[0].place))
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), places)
-    return Plan(
-        name, how.n_chunks, array.nbytes, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel]
-    )
+    return Plan(name, how.n_chunks, job, operands, in_place=False, caller_joins=caller_joins, kernels=[kernel])
 
 
 def _joined_dimensions(array: Array, axes: Sequence[int]) -> list[tuple[int, int]]:

@@ -85,5 +85,4 @@ def plan_step(
             data = _scalar(argument).tobytes()
             words += np.frombuffer(data.ljust(-(-len(data) // 8) * 8, b"\0"), np.int64).tolist()
     job = BlockJob(kernel[0], np.array(words, np.int64).tobytes(), tuple(places))
-    nbytes = max(operand.array.nbytes for operand in operands)
-    return Plan(name, n_tasks, nbytes, job, operands, in_place=in_place, caller_joins=True, kernels=[kernel])
+    return Plan(name, n_tasks, job, operands, in_place=in_place, caller_joins=True, kernels=[kernel])

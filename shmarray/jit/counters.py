@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, replace
 
@@ -38,6 +39,15 @@ def count(what: str) -> None:
     global _now
     with _lock:
         _now = replace(_now, **{what: getattr(_now, what) + 1})
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent's may have held it. The numbers are whole: they are replaced in one step.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def debug(message: str, *values: object) -> None:

@@ -19,6 +19,7 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
 from shmarray._version import __version__
+from shmarray.jit import forks  # noqa: F401  # what is asked here takes a lock of llvmlite's
 from shmarray.jit.identity import Fingerprint, fingerprint
 
 __all__ = ["code_key", "environment"]

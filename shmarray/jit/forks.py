@@ -1,20 +1,21 @@
 """May a child be forked while another thread compiles?
 
 The child has that thread's locks and not the thread: it would wait for ever when it first compiles, or loads, a kernel.
-So a fork waits until nobody compiles, and parent and child both go on with locks that are free.
+So a fork waits until nobody compiles (`shmarray._forks`).
 
 Invariant: locks are taken in the order in which the code takes them, the outer ones first, and before those of the
-registry where that is in use already, whose segments a compiling thread may drop.
+registry, whose segments a compiling thread may drop.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
+from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
+from shmarray._forks import at_forks
 from shmarray.interrupts import held_back
 
 __all__ = ["compiling"]
@@ -24,8 +25,9 @@ _PATIENCE_S = 20.0
 
 #: Held while compiling (numba lets no more than one thread anyway): the others wait and find the result.
 compiling = threading.RLock()
-#: The second is numba's, which a user's `@njit` takes without ours. (Its own `acquire` cannot be told to give up.)
-_locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock)
+#: The second is numba's, which a user's `@njit` takes without ours; its own `acquire` cannot be told to give up. The
+#: third is llvmlite's, taken for every call into LLVM: for a question about the processor, or to drop a module.
+_locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock, ffi.lib._lock._lock)
 _here = threading.local()
 
 
@@ -39,4 +41,4 @@ def _after_fork() -> None:
         lock.release()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+at_forks(1, before=_before_fork, in_parent=_after_fork, in_child=_after_fork)

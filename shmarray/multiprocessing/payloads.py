@@ -22,9 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from shmarray import registry
 from shmarray._by_value import reducers
-from shmarray.array.transfer import copy_parallel
 from shmarray.errors import OutOfSharedMemoryError
 from shmarray.segment import map_descriptor, unmap
 
@@ -165,6 +163,9 @@ def _array_at(offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], order: 
 
 
 def _filled_segment(arrays: list[np.ndarray[Any, Any]], nbytes: int) -> Any:
+    from shmarray import registry  # a worker that is spawned loads it with its first large result
+    from shmarray.array.transfer import copy_parallel
+
     segment = registry.create(nbytes, "u1")
     # The receiver keeps the pages for as long as it likes, so they are never used again here.
     registry.lent(segment, may_be_kept=True)

@@ -21,9 +21,12 @@ __all__ = ["PlanMemory"]
 _REMEMBERED = 64
 
 
+#: An array, and what of it can be changed in place: its shape, strides, dtype, and whether it is writeable.
+_Known = tuple[weakref.ref[np.ndarray[Any, Any]], tuple[int, ...], tuple[int, ...], np.dtype[Any], bool]
+
+
 class _Remembered(NamedTuple):
-    arrays: tuple[weakref.ref[np.ndarray[Any, Any]], ...]
-    facts: tuple[tuple[Any, Any, Any, bool], ...]  # shape, strides, dtype, writeable: what can change in place
+    arrays: tuple[_Known, ...]
     plan: Plan
 
 
@@ -40,9 +43,15 @@ class PlanMemory:
         remembered = self._plans.get(tuple(map(id, arguments)))
         if remembered is None:
             return None
-        for reference, fact, array in zip(remembered.arrays, remembered.facts, arguments, strict=True):
+        for (reference, shape, strides, dtype, writeable), array in zip(remembered.arrays, arguments, strict=True):
             alive: Any = reference()
-            if alive is not array or fact != (array.shape, array.strides, array.dtype, array.flags.writeable):
+            if (
+                alive is not array
+                or array.shape != shape
+                or array.strides != strides
+                or array.dtype is not dtype
+                or array.flags.writeable is not writeable
+            ):
                 return None
         return remembered.plan
 
@@ -50,7 +59,9 @@ class PlanMemory:
         """Remember a plan, if it can be run again: all its memory is that of these arguments."""
         if plan.private or not all(isinstance(array, SharedArray) and array.ndim for array in arrays):
             return
-        facts = tuple((array.shape, array.strides, array.dtype, array.flags.writeable) for array in arrays)
-        self._plans[tuple(map(id, arrays))] = _Remembered(tuple(map(weakref.ref, arrays)), facts, plan)
+        known = tuple(
+            (weakref.ref(array), array.shape, array.strides, array.dtype, array.flags.writeable) for array in arrays
+        )
+        self._plans[tuple(map(id, arrays))] = _Remembered(known, plan)
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)

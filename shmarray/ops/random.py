@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,17 @@ Size = int | Sequence[int] | None
 
 _BLOCK = 1024  # shmarray.kernels.random.BLOCK, which would load numba
 _SHUFFLED = 1 << 20  # steps of a shuffle before Ctrl-C is seen
+
+_positions = threading.Lock()  # guards every generator's `_position`, for moments
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent's may have held it. A position is replaced in one step, so it is whole.
+    global _positions
+    _positions = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Generator:
@@ -56,7 +68,6 @@ class Generator:
         # 128 bits of the seed: two words, one for the key and one for half of the counter.
         self._key = tuple(int(word) for word in sequence.generate_state(2, np.uint64))
         self._position = 0
-        self._lock = threading.Lock()  # guards `_position`
 
     def __repr__(self) -> str:
         return f"<Generator at word {self._position} of its stream>"
@@ -66,7 +77,6 @@ class Generator:
 
     def __setstate__(self, state: tuple[Any, int]) -> None:
         self._key, self._position = state
-        self._lock = threading.Lock()
 
     @property
     def position(self) -> int:
@@ -78,7 +88,7 @@ class Generator:
         word = operator.index(word)
         if not 0 <= word < 1 << 63:
             raise ValueError(f"a position is from 0 to 2**63 - 1; got {word}")
-        with self._lock:
+        with _positions:
             self._position = word
 
     def uniform(
@@ -193,7 +203,7 @@ class Generator:
 
     def _take(self, count: int, *, aligned: bool) -> int:
         """Use up so many words; which is the first."""
-        with self._lock:
+        with _positions:
             start = self._position + self._position % 2 if aligned else self._position
             self._position = start + (count + count % 2 if aligned else count)
         return start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -44,8 +43,6 @@ __all__ = ["Stencil", "stencil"]
 Array = np.ndarray[Any, Any]
 #: Of each argument: dtype, and whether it is one value for all.
 Signature = tuple[tuple[np.dtype[Any], bool], ...]
-
-_inferring = threading.Lock()  # guards the notes that a window's type takes while a function is compiled
 
 
 class Stencil(Kernel):
@@ -161,11 +158,13 @@ class Stencil(Kernel):
         def infer() -> tuple[np.dtype[Any], bool]:
             from numba import types
 
+            from shmarray.jit.forks import compiling
             from shmarray.ops.item_types import dtype_of, wrong_result
 
             kinds = self._numba_types(signature, halo)
             windows = [kind for kind in kinds if hasattr(kind, "free")]
-            with _inferring:
+            # A window's type takes notes while the function is compiled. The compiler's lock, which forks wait for.
+            with compiling:
                 for window in windows:
                     window.free = False
                 result = compiler.compiled_return_type(self._compiled(), kinds)

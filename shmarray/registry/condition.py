@@ -12,6 +12,7 @@ Invariant: nothing but the user's word (:func:`clean`) takes the mark of unknown
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from shmarray.errors import ShmArrayError
@@ -51,14 +52,15 @@ def mark_dirty(segment: Segment, reason: str) -> None:
         mapping.page[UNKNOWN] = 1
 
 
-def mark_changing(segment: Segment, *, changing: bool) -> None:
-    """Note that a call begins to change the segment in place, or that it has come to its end, whatever that was.
+def mark_changing(segments: Iterable[Segment], *, changing: bool) -> None:
+    """Note that a call begins to change segments in place, or that it has come to its end, whatever that was.
 
-    Several at once have one mark, so if one of them is killed after another has ended, nothing tells.
+    Several calls at once have one mark, so if one of them is killed after another has ended, nothing tells.
     """
-    page = segment.mapping.page
-    if page:
-        page[CHANGING] = changing
+    for segment in segments:
+        page = segment.mapping.page
+        if page:
+            page[CHANGING] = changing
 
 
 def clean(segment: Segment) -> None:

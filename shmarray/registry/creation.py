@@ -160,12 +160,12 @@ def create(
     for length in lengths:
         nbytes *= length
     keep = bool(keep)
+    if not isinstance(if_exists, str) or if_exists not in ("raise", "open", "replace"):
+        raise ValueError(f"if_exists must be 'raise', 'open' or 'replace'; got {if_exists!r}")
     if name is not None:
         check_name(name)
     elif keep or if_exists != "raise":
         raise ValueError("keep and if_exists are for named arrays; give it a name")
-    if if_exists not in ("raise", "open", "replace"):
-        raise ValueError(f'if_exists must be "raise", "open" or "replace"; got {if_exists!r}')
     if chunks is not None and (len(chunks) != len(lengths) or not all(piece > 0 for piece in chunks)):
         raise ValueError(f"chunks must be {len(lengths)} positive lengths for shape {lengths}; got {chunks}")
     if not libc.LINUX:
@@ -211,7 +211,6 @@ def segment_class() -> type[Segment]:
 
         _kind = Segment
         store.hook_fork()
-    store.watch_exit()
     return _kind
 
 

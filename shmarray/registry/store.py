@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shmarray._forks import at_forks
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
 from shmarray.interrupts import Guards, held_back
 from shmarray.registry.family import Family
@@ -79,14 +80,15 @@ class Store:
         from multiprocessing.util import register_after_fork
 
         register_after_fork(self, Store.watch_exit)  # multiprocessing's children drop what a fork's hook registers
-        os.register_at_fork(
+        at_forks(
+            2,
             before=self._before_fork,
-            after_in_parent=self._after_fork_in_parent,
-            after_in_child=self._after_fork_in_child,
+            in_parent=self._after_fork_in_parent,
+            in_child=self._after_fork_in_child,
         )
 
     def watch_exit(self) -> None:
-        """See to it that :meth:`close` runs at the end of this process. Called before every segment."""
+        """See to it that :meth:`close` runs at the end of this process. Called before every mapping."""
         if self._finalizer is None or not self._finalizer.still_active():
             # multiprocessing's children skip atexit but run these (having dropped those of their
             # parent); the main process runs them from atexit.
@@ -109,6 +111,7 @@ class Store:
 
     def admit(self, mapping: Mapping) -> None:
         """Count the first segment of a mapping."""
+        self.watch_exit()
         with self.lock:
             mapping.count += 1
             if mapping.mode == "r+":
@@ -282,7 +285,8 @@ class Store:
                     return
                 try:
                     ended = self._take_ended()
-                    self._leaving.update((mapping, mapping.file_name) for mapping in ended)
+                    for mapping in ended:
+                        self._leaving[mapping] = mapping.file_name
                 finally:
                     self.lock.release()
                 for mapping in ended:

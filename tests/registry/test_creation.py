@@ -111,7 +111,7 @@ def test_keep_and_if_exists_ask_for_a_name() -> None:
         registry.create(3, keep=True)
     with pytest.raises(ValueError, match="are for named arrays; give it a name"):
         registry.create(3, if_exists="open")
-    with pytest.raises(ValueError, match='must be "raise", "open" or "replace"; got \'maybe\''):
+    with pytest.raises(ValueError, match="must be 'raise', 'open' or 'replace'; got 'maybe'"):
         registry.create(3, name="x", if_exists="maybe")  # type: ignore[arg-type]
 
 
