@@ -87,6 +87,13 @@ def test_statistics_raise_and_warn_as_numpy_does():
     for function, message in ((np.nanmin, "All-NaN"), (np.nanmean, "empty slice"), (np.nanvar, "freedom")):
         with pytest.warns(RuntimeWarning, match=message):
             assert np.isnan(function(a, axis=1)[1])
+    for value, message in ((np.inf, "invalid value"), (1e300, "overflow")):
+        a[0, 5] = value
+        with pytest.warns(RuntimeWarning, match=message):
+            assert not np.isfinite(a[0].var())
+        with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+            a[0].std()
+    a[0] = 1
     with pytest.raises(np.exceptions.AxisError):
         a.std(axis=2)
     with pytest.raises(TypeError):
@@ -149,8 +156,9 @@ def test_what_cannot_be_sorted_so_is_numpys():
         np.sort(a, kind="nonsense")
     with pytest.raises(np.exceptions.AxisError):
         np.sort(a, axis=1)
-    with pytest.raises(ValueError, match="kth"):
-        np.partition(a, N)
+    for kth in (N, [[1, 2]]):
+        with pytest.raises(ValueError, match="kth|dimension"):
+            np.partition(a, kth)
     halves = numbers("f8").astype("f2")
     same(np.sort(sa.array(np.tile(halves, 3))), np.sort(np.tile(halves, 3)))
     a.flags.writeable = False
