@@ -19,7 +19,7 @@ import numpy as np
 import shmarray as sa
 from shmarray.kernels import atomics
 
-__all__ = ["pipe_echo", "segment_system_calls", "spinning_echo"]
+__all__ = ["PipeEcho", "pipe_echo", "segment_system_calls", "spinning_echo"]
 
 _STOP = -1
 _SETLEASE, _SETSIG = 1024, 10
@@ -74,9 +74,29 @@ def _answer_pipe(requests: int, answers: int) -> None:
         os.write(answers, b"x")
 
 
+class PipeEcho:
+    """A process that sleeps on a pipe, and answers."""
+
+    def __init__(self, ask: int, answers: int) -> None:
+        self._ask, self._answers = ask, answers
+
+    def __call__(self) -> None:
+        """Wake it, and sleep until its answer."""
+        self.wake()
+        self.await_answer()
+
+    def wake(self) -> None:
+        """Wake it: one system call."""
+        os.write(self._ask, b"x")
+
+    def await_answer(self) -> None:
+        """Sleep until the answer."""
+        os.read(self._answers, 1)
+
+
 @contextlib.contextmanager
-def pipe_echo() -> Iterator[object]:
-    """`call()` wakes a process that sleeps on a pipe, and sleeps until its answer."""
+def pipe_echo() -> Iterator[PipeEcho]:
+    """A process that sleeps on a pipe, for the time of a `with` block."""
     requests, ask = os.pipe()
     answers, answer = os.pipe()
     process = multiprocessing.get_context("fork").Process(target=_run_pipe, args=(ask, answers, requests, answer))
@@ -84,13 +104,10 @@ def pipe_echo() -> Iterator[object]:
     os.close(requests)
     os.close(answer)
 
-    def call() -> None:
-        os.write(ask, b"x")
-        os.read(answers, 1)
-
-    call()
+    echo = PipeEcho(ask, answers)
+    echo()
     try:
-        yield call
+        yield echo
     finally:
         os.close(ask)
         process.join()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shmarray._absent import hint as _hint
 from shmarray._lazy import lazy_names
 from shmarray._version import __version__
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         LockTimeoutError,
         ManagerAddressError,
         ManagerConnectionError,
+        ManagerNotFoundError,
         OutOfSharedMemoryError,
         SegmentAccessError,
         SegmentExistsError,
@@ -79,6 +81,7 @@ __all__ = [
     "LockTimeoutError",
     "ManagerAddressError",
     "ManagerConnectionError",
+    "ManagerNotFoundError",
     "OutOfSharedMemoryError",
     "Pool",
     "RemoteArray",
@@ -129,6 +132,7 @@ __getattr__, __dir__ = lazy_names(
         "RemoteArray": "multiprocessing.remote",
         "config": "configuration",
     },
+    hint=_hint,
 )
 
 # `shmarray.array` is the function, not the package that it comes from. The import system binds a package's name when it

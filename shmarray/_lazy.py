@@ -12,7 +12,9 @@ from shmarray.interrupts import handlers_held_back
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def lazy_names(
+    package: str, homes: Mapping[str, str], *, hint: Callable[[str], str] | None = None
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The functions `__getattr__` and `__dir__` of a package.
 
     Parameters
@@ -21,11 +23,14 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         Its `__name__`.
     homes : mapping of str to str
         Of each name the module that defines it, relative to the package; "" for a module of that name itself.
+    hint : callable, optional
+        What to say, besides that it is not there, of a name that is not; "" for nothing.
     """
 
     def load(name: str) -> object:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            known = "" if hint is None else hint(name)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{known and ': '}{known}")
         watch()
         # numba, which some of these import, cannot be imported again once that broke off; and importlib takes an
         # exception that is an OSError (an alarm's TimeoutError) for a missing file.

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Config", "config"]
+__all__ = ["Config", "config", "parse_nbytes"]
 
 _MIB = 1024 * 1024
 #: What fits into a signed 64-bit word.
 _MOST = 2**63 - 1
 
-#: name -> (default, parse, what a value must be). A default of None means "decided when asked for".
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,47}")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)", re.IGNORECASE)
 
 
 def _count(value: Any) -> int:
@@ -31,11 +31,35 @@ def _count(value: Any) -> int:
     return number
 
 
+def parse_nbytes(value: Any) -> int:
+    """A number of bytes, from a number or from text with a unit, decimal (kB, MB, GB, TB) or binary (KiB, ...).
+
+    Raises
+    ------
+    ValueError
+        It is none, or no whole number of at least 0.
+
+    Examples
+    --------
+    >>> parse_nbytes("2GB"), parse_nbytes("1.5 GiB"), parse_nbytes("64k"), parse_nbytes("4096")
+    (2000000000, 1610612736, 64000, 4096)
+    """
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return _count(value)
+    number, unit, binary = match.groups()
+    return _count(int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower())) if unit else number)
+
+
 def _positive(value: Any) -> int:
     number = _count(value)
     if number == 0:
         raise ValueError
     return number
+
+
+def _positive_nbytes(value: Any) -> int:
+    return _positive(parse_nbytes(value))
 
 
 def _lanes(value: Any) -> int:
@@ -58,14 +82,17 @@ def _namespace(value: Any) -> str:
     return value
 
 
+_BYTES = "a number of bytes, which may be text with a unit (64kB, 2GB, 1.5GiB)"
+
+#: name -> (default, parse, what a value must be). A default of None means "decided when asked for".
 _SETTINGS: Mapping[str, tuple[Any, Any, str]] = {
     "namespace": ("shmarray", _namespace, "1-48 characters of A-Z a-z 0-9 . _ -, not starting with . or -"),
-    "max_nbytes": (None, _positive, "a positive number of bytes, or None for no quota"),
+    "max_nbytes": (None, _positive_nbytes, f"{_BYTES}, not 0, or None for no quota"),
     "workers": (None, _lanes, "a number of lanes from 1 to 127, or None for the cores this process may use"),
-    "inline_nbytes": (32 * 1024, _count, "a number of bytes"),
-    "parallel_nbytes": (1 * _MIB, _count, "a number of bytes"),
-    "chunk_nbytes": (1 * _MIB, _positive, "a positive number of bytes"),
-    "recycle_nbytes": (None, _count, "a number of bytes, or None for a share of the free shared memory"),
+    "inline_nbytes": (32 * 1024, parse_nbytes, _BYTES),
+    "parallel_nbytes": (1 * _MIB, parse_nbytes, _BYTES),
+    "chunk_nbytes": (1 * _MIB, _positive_nbytes, f"{_BYTES}, not 0"),
+    "recycle_nbytes": (None, parse_nbytes, f"{_BYTES}, or None for a share of the free shared memory"),
     "handle_ttl_s": (60.0, _seconds, "a number of seconds from 0 to 1e9"),
     "spin_us": (100, _count, "a number of microseconds"),
 }
@@ -94,8 +121,8 @@ class Config:
     """The settings of this process, as attributes: `shmarray.config`.
 
     Each has a variable of the environment that is read at import: SHMARRAY_WORKERS for `workers`. Assigning changes a
-    setting for the whole process, :meth:`override` for a block. A value that cannot be is a ValueError that says what
-    can.
+    setting for the whole process, :meth:`override` for a block. Numbers of bytes may be text with a unit, as "2GB" or
+    "1.5GiB". A value that cannot be is a ValueError that says what can.
 
     Attributes
     ----------
@@ -151,8 +178,11 @@ class Config:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _SETTINGS and name not in self.__slots__:
-            raise AttributeError(_unknown(name))
+            raise AttributeError(_unknown(name), name=name, obj=self)
         object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:  # of what is no setting only
+        raise AttributeError(_unknown(name), name=name, obj=self)
 
     def __dir__(self) -> list[str]:
         return ["__doc__", *_SETTINGS, "override"]

@@ -25,6 +25,7 @@ __all__ = [
     "LockTimeoutError",
     "ManagerAddressError",
     "ManagerConnectionError",
+    "ManagerNotFoundError",
     "OutOfSharedMemoryError",
     "SegmentAccessError",
     "SegmentExistsError",
@@ -88,7 +89,10 @@ class CorruptSegmentError(ShmArrayError, ValueError):
 
 
 class KernelCompileError(ShmArrayError, TypeError):
-    """numba cannot compile the function. Facts: `kernel`, `filename`, `lineno`."""
+    """numba cannot compile the function.
+
+    Facts: `kernel`, `filename`, `lineno`, `numba_message` (all that numba says; the `__cause__` has the gist).
+    """
 
 
 class KernelError(ShmArrayError, RuntimeError):
@@ -132,6 +136,10 @@ class LockTimeoutError(ShmArrayError, TimeoutError):
 
 class ManagerConnectionError(ShmArrayError, ConnectionError):
     """The connection to a manager ended, stood still, or could not be made. Facts: `address`."""
+
+
+class ManagerNotFoundError(ManagerConnectionError, FileNotFoundError, ConnectionRefusedError):
+    """Nobody serves at a manager's address. Facts: `address`."""
 
 
 class DamagedFrameError(ManagerConnectionError):

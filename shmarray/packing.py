@@ -14,7 +14,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-__all__ = ["begin_packing", "collect", "end_packing"]
+__all__ = ["ATOMS", "begin_packing", "collect", "end_packing", "is_plain"]
+
+#: Types whose pickles nothing can change, so that the plain function will do: it is several times as fast.
+ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
 class _Thread(threading.local):
@@ -33,6 +36,18 @@ def end_packing() -> list[Any]:
     """The segments since :func:`begin_packing`; none where it was not called."""
     segments, _thread.segments = _thread.segments, None
     return segments or []
+
+
+def is_plain(thing: Any) -> bool:
+    """Whether it is an atom, or a tuple or list of these: it names no segment, and any pickler makes the same of it.
+
+    Examples
+    --------
+    >>> is_plain((1, "two")), is_plain([[]])
+    (True, False)
+    """
+    kind = type(thing)
+    return kind in ATOMS or ((kind is tuple or kind is list) and ATOMS.issuperset(map(type, thing)))
 
 
 def collect(segment: Any) -> bool:

@@ -59,6 +59,8 @@ def load(
 
     Raises
     ------
+    TypeError
+        `file` is no path; an open file is none.
     ValueError
         Not a .npy file, cut short, or it holds Python objects. The message names the file.
     OSError
@@ -72,7 +74,7 @@ def load(
     >>> sa.load(path)
     SharedArray([0, 1, 2])
     """
-    path = os.fsdecode(file)
+    path = _path_of(file, "load(file)")
     check_progress(progress)
     with open(path, "rb", buffering=0) as stream:
         shape, fortran, dtype = _read_header(stream, path)
@@ -111,7 +113,7 @@ def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False
     Raises
     ------
     TypeError
-        The array holds Python objects.
+        The array holds Python objects, or `file` is no path.
     OSError
         It cannot be written. What was under the name before is untouched.
 
@@ -123,9 +125,7 @@ def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False
     >>> np.load(path)
     array([1., 1.])
     """
-    if isinstance(file, np.ndarray):
-        raise TypeError("the file comes first, then the array: shmarray.save(file, array)")
-    path = os.fsdecode(file)
+    path = _path_of(file, "save(file, array)")
     check_progress(progress)
     check_flag("fsync", fsync)
     if not path.endswith(".npy"):
@@ -147,6 +147,17 @@ def save(file: str | os.PathLike[str], array: Any, *, progress: Progress = False
             _write_bytes(stream.fileno(), start, _as_bytes(ordered), path, done)
         else:
             _write_gathered(stream.fileno(), start, ordered, path, done)
+
+
+def _path_of(file: Any, call: str) -> str:
+    """The path as a str; `call` is shown where it is none."""
+    if isinstance(file, str | bytes | os.PathLike):
+        return os.fsdecode(file)
+    if hasattr(file, "read") or hasattr(file, "write"):
+        remedy = "give the path that it was opened with"
+    else:
+        remedy = "the file comes first" + (", then the array" if "," in call else "")
+    raise TypeError(f"shmarray.{call} takes a path; got {type(file).__name__}: {remedy}")
 
 
 # --- header -------------------------------------------------------------------------------------------------

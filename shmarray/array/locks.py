@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shmarray._absent import Absent
 from shmarray.array.arguments import check_timeout
 from shmarray.errors import LockTimeoutError, SegmentAccessError
 from shmarray.segment import segment_of
@@ -54,6 +55,9 @@ class ArrayLock:
 
     __slots__ = ("_mutex", "_timeout_s", "recovered")
 
+    acquire = Absent("take it by `with array.lock():`")
+    release = Absent("it is released at the end of `with array.lock():`")
+
     def __init__(self, mutex: SegmentMutex | _PrivateMutex, timeout_s: float | None) -> None:
         self._mutex = mutex
         self._timeout_s = timeout_s
@@ -61,7 +65,7 @@ class ArrayLock:
 
     def __repr__(self) -> str:
         wait = "for ever" if self._timeout_s is None else f"{self._timeout_s:g} s"
-        return f"<lock of a {'shared' if isinstance(self._mutex, SegmentMutex) else 'private'} array, waits {wait}>"
+        return f"<lock of {self._mutex.called}, {self._mutex.state()}, waits {wait}>"
 
     def __enter__(self) -> ArrayLock:
         self.recovered = self._mutex.acquire(self._timeout_s)
@@ -105,6 +109,18 @@ class SegmentMutex:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._pids: list[int] = []
+
+    @property
+    def called(self) -> str:
+        """What is locked, for people."""
+        return _called(self._segment)
+
+    def state(self) -> str:
+        """Who holds it, for people; it may be another one a moment later."""
+        owner = _Words.from_address(self._segment.lock_address)[2]
+        if owner == threading.get_native_id():
+            return "held by this thread"
+        return f"held by thread {owner & 0xFFFFFFFF}" if owner else "free"
 
     def acquire(self, timeout_s: float | None) -> bool:
         """Take it; whether its last holder died holding it."""
@@ -187,8 +203,17 @@ class _PrivateMutex:
 
     __slots__ = ("__weakref__", "_lock")
 
+    called = "this private array"
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
+
+    def state(self) -> str:
+        """Who holds it, for people: as the standard library's lock shows it."""
+        shown = repr(self._lock)
+        if not shown.startswith("<locked"):
+            return "free"
+        return "held by this thread" if f"owner={threading.get_ident()} " in shown else "held by another thread"
 
     @classmethod
     def of(cls, array: np.ndarray[Any, Any]) -> _PrivateMutex:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
+from shmarray._absent import Absent
 from shmarray.array import functions, handles
 from shmarray.array.locks import ArrayLock, lock_of
 from shmarray.array.methods import ArrayMethods
@@ -86,6 +87,10 @@ class SharedArray(ArrayMethods):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SharedArray:
         raise TypeError("SharedArray is not made by calling it; use shmarray.empty, zeros, ones, full, array or open")
+
+    # What users of other packages look for.
+    close = Absent("there is nothing to close; `del` the last view, and the memory goes with it")
+    destroy = Absent("array.unlink() takes its name away; `del` the last view, and the memory goes with it")
 
     # --- what it knows of its segment -----------------------------------------------------------------------
 
@@ -169,7 +174,9 @@ class SharedArray(ArrayMethods):
         array.
 
         One lock an array: its views have it in common. It is recursive, and the kernel frees it when its
-        holder dies; then `recovered` is true for the next one, who may find an update half done.
+        holder dies; then `recovered` is true for the next one, who may find an update half done. The lock of a
+        private array (see :attr:`is_shared`) excludes the threads of this process and nobody else: no other process
+        sees its memory.
 
         Parameters
         ----------
@@ -181,7 +188,8 @@ class SharedArray(ArrayMethods):
         LockTimeoutError
             On entering, if the lock was not to be had in time.
         SegmentAccessError
-            The mapping is not writable (modes "r" and "c").
+            The array was opened with mode "r" or "c", and its lock can only be taken through a mapping that is
+            writable.
 
         Examples
         --------

@@ -43,7 +43,9 @@ def _holders(entry: SegmentInfo, most: int | None = None) -> str:
     shown = [str(pid) for pid in entry.holders[:most]]
     if len(shown) < len(entry.holders):
         shown.append(f"{len(entry.holders) - len(shown)} more")
-    return ", ".join(shown) or ("in flight" if entry.in_flight else "none seen")
+    if not shown:
+        shown.append("in flight" if entry.in_flight else "nobody, kept" if entry.keep else "nobody visible")
+    return ", ".join(shown)
 
 
 def _dtype(entry: SegmentInfo) -> str:

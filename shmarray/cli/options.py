@@ -6,14 +6,13 @@ for the process, so commands can be called from a program or a test without leav
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from shmarray.configuration import config
+from shmarray.configuration import config, parse_nbytes
 
 __all__ = ["ByteSize", "complete_names", "json_option", "namespace_option"]
 
@@ -82,9 +81,6 @@ class ByteSize(_ParamType):
 
     name = "size"
 
-    _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
-    _POWERS: ClassVar = {"k": 1, "m": 2, "g": 3, "t": 4}
-
     def __init__(self, words: dict[str, int] | None = None) -> None:
         self.words = words or {}
 
@@ -94,13 +90,11 @@ class ByteSize(_ParamType):
         text = str(value).strip()
         if text.lower() in self.words:
             return self.words[text.lower()]
-        match = self._PATTERN.fullmatch(text)
-        if match is None:
+        try:
+            nbytes = parse_nbytes(text)
+        except ValueError:
             known = "".join(f", or {word!r}" for word in self.words)
             self.fail(f"{value!r} is not a size; write bytes as 400MB, 1.5GiB, 1000000{known}", param, ctx)
-        number, unit, binary = match.groups()
-        base = 1024 if binary else 1000
-        nbytes = int(float(number) * base ** (self._POWERS[unit.lower()] if unit else 0))
         if nbytes == 0:
             self.fail(f"{value!r} is no bytes at all", param, ctx)
         return nbytes

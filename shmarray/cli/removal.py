@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from shmarray.cli.options import complete_names, json_option, namespace_option
-from shmarray.cli.rendering import echo_json
+from shmarray.cli.rendering import echo_json, format_nbytes
 
 __all__ = ["gc", "rm"]
 
@@ -63,3 +63,10 @@ def gc(as_json: bool) -> None:
         click.echo(f"reclaimed {name}")
     noun = "array" if len(reclaimed) == 1 else "arrays"
     click.echo(f"{len(reclaimed)} {noun} reclaimed in namespace {config.namespace!r}")
+    if waiting := [entry for entry in registry.list() if entry.in_flight and not entry.holders]:
+        count = f"{len(waiting)} {'array' if len(waiting) == 1 else 'arrays'}"
+        size = format_nbytes(sum(entry.nbytes for entry in waiting))
+        click.echo(
+            f"{count} ({size}) in flight: pickled, and kept until somebody unpickles them or their time has passed "
+            "(SHMARRAY_HANDLE_TTL_S of the sender, 60 s unless set)"
+        )

@@ -108,10 +108,16 @@ def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequenc
     Cells are rich's markup: escape what comes from elsewhere.
     """
     console, table = _console_and_table(columns, rows)
-    if not console.is_terminal:
-        # In a pipe there is no width to respect, and a folded name could not be read back by a program.
-        _widen(console, table)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # In a pipe there is no width to respect, a folded name could not be read back by a program, and nobody looks at
+    # what fills the last column up.
+    _widen(console, table)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def print_list(columns: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:

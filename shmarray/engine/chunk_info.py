@@ -14,9 +14,21 @@ class ChunkInfo(NamedTuple):
     what would lie outside the array.
     """
 
-    number: int  #: which chunk, counted in C order
-    position: tuple[int, ...]  #: its place in the grid of chunks
-    start: tuple[int, ...]  #: its first element, in the whole array
-    stop: tuple[int, ...]  #: one past its last element
-    before: tuple[int, ...]  #: elements of halo in front of it
-    after: tuple[int, ...]  #: elements of halo behind it
+    number: int
+    position: tuple[int, ...]
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+# In `help` a field of a named tuple is "Alias for field number 0" unless told otherwise.
+for _field, _meaning in {
+    "number": "Which chunk it is, counted in C order from 0.",
+    "position": "Its place in the grid of chunks, from (0, ...).",
+    "start": "The index of its first element in the whole array.",
+    "stop": "One past the index of its last element.",
+    "before": "How many elements of halo the view has in front of `start`.",
+    "after": "How many elements of halo the view has behind `stop`.",
+}.items():
+    getattr(ChunkInfo, _field).__doc__ = _meaning

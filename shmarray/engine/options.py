@@ -51,7 +51,10 @@ class Options:
             # A pool of processes for Python calls has lanes for kernels beside them; see shmarray.multiprocessing.
             engine = getattr(pool, "engine", None)
             if not isinstance(engine, Pool):
-                raise TypeError(f"pool must be a shmarray.Pool, get_pool() or None; got {type(pool).__name__}")
+                raise TypeError(
+                    f"pool must be a shmarray.Pool, get_pool() or None; got "
+                    f"{type(pool).__module__}.{type(pool).__qualname__}"
+                )
             object.__setattr__(self, "pool", engine)
         if not isinstance(self.crash_safe, bool):
             raise TypeError(f"crash_safe must be True or False; got {self.crash_safe!r}")

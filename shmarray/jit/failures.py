@@ -1,7 +1,8 @@
 """What does numba's complaint mean to the author of the kernel?
 
-Numba's messages run to thirty lines, of which one says what is wrong and one says where. The error we raise
-has those two, and numba's own as its cause.
+Numba's messages run to thirty lines and more, of which one says what is wrong and one says where. The error we raise
+has those two. Its cause is numba's own, cut down to what is wrong and the lines of source that it shows, each once: how
+numba searched is in the fact `numba_message`.
 """
 
 from __future__ import annotations
@@ -31,29 +32,44 @@ _NOISE = re.compile(
     r"|For more information visit.*|If you think your code.*|This is not usually a problem.*|Overload .*"
     r"|- Of which .*|Enable logging at debug level.*|Unsupported functionality was found.*)$"
 )
+#: What a function of numba's own, one of several that it tried, had against the arguments.
+_REFUSED = re.compile(r"raised a specific error:\n\s*(.*)")
+#: A place and the lines of source there, up to the mark under the last.
+_SHOWN = re.compile(r'^File "([^"]+)", line \d+:\n(?:.+\n)*?[ \t]*\^', re.MULTILINE)
 #: What plain Python would refuse as well.
 _WRONG_IN_PYTHON = re.compile(r"is not defined|beyond the halo|a window onto an array|may only read|\bstr\b")
 _CALLED = re.compile(r"Function\(<(?:built-in function|ufunc|function|class) '?([\w.]+)[^>]*>\)")
 
 
 def compile_error(error: BaseException, function: object) -> KernelCompileError:
-    """Return the error to raise (from `error`) when `function` does not compile.
+    """Return the error to raise (from `error`, whose text is shortened) when `function` does not compile.
 
     Its facts are `kernel` (the function's name), `filename` and `lineno`: of the offending line where numba
-    names one outside itself, be it in a function that the kernel calls; else of the kernel.
+    names one outside itself, be it in a function that the kernel calls; else of the kernel; and `numba_message`.
     """
     python = getattr(function, "py_func", function)
     kernel = getattr(python, "__qualname__", repr(python))
     text = _COLOUR.sub("", str(error))
     filename, lineno = _place(error, text, getattr(python, "__code__", None))
     reason = _reason(text) or type(error).__name__
+    if type(error).__module__.partition(".")[0] == "numba":
+        error.args = (_in_short(text),)
     hint = "" if _WRONG_IN_PYTHON.search(reason) else "; jit=False runs it as plain Python"
     return KernelCompileError(
         f"numba cannot compile {kernel} ({filename}:{lineno}): {reason}{hint}",
         kernel=kernel,
         filename=filename,
         lineno=lineno,
+        numba_message=text,
     )
+
+
+def _in_short(text: str) -> str:
+    """What is wrong, why the functions that numba tried refused, and the lines of source that it shows, each once."""
+    parts = [_wrong(text)]
+    parts += (match[1].strip() for match in _REFUSED.finditer(text))
+    parts += (match[0].rstrip() for match in _SHOWN.finditer(text) if _NUMBA not in match[1])
+    return "\n\n".join(dict.fromkeys(part for part in parts if part)) or text
 
 
 def _place(error: BaseException, text: str, code: Any) -> tuple[str, int]:
@@ -77,15 +93,17 @@ def _reason(text: str) -> str:
             f"it writes to {READ_ONLY}: one of mode 'r', one broadcast from a smaller shape, or a global one, which is "
             "a constant in compiled code"
         )
+    reason = re.sub(r"[.\s]*Raised from .*", "", _wrong(text))
+    return _plain(_CALLED.sub(r"\1", reason).rstrip("."))
+
+
+def _wrong(text: str) -> str:
+    """The line that says what is wrong, in numba's words; empty where there is none."""
     lines = (line.strip() for line in text.splitlines())
     kept = [line for line in lines if line and not _NOISE.match(line)]
-    if not kept:
-        return ""
-    reason = kept[0]
-    if reason.endswith(":") and len(kept) > 1:  # "No implementation of function ... found for signature:"
-        reason = f"{reason} {kept[1].removeprefix('>>>').strip()}"
-    reason = re.sub(r"[.\s]*Raised from .*", "", reason)
-    return _plain(_CALLED.sub(r"\1", reason).rstrip("."))
+    if len(kept) > 1 and kept[0].endswith(":"):  # "No implementation of function ... found for signature:"
+        return f"{kept[0]} {kept[1].removeprefix('>>>').strip()}"
+    return kept[0] if kept else ""
 
 
 #: numba's names of types, and what an author calls them.

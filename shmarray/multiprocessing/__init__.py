@@ -18,6 +18,7 @@ import multiprocessing as _standard
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from shmarray.multiprocessing.context import _load
 from shmarray.multiprocessing.context import default_context as _context
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _MODULES = {"connection", "managers", "pool", "queues", "sharedctypes"}
 
 def __getattr__(name: str) -> Any:
     if name in _BESIDE:
-        return getattr(import_module(f"{__name__}.{_BESIDE[name]}"), name)
+        return _load(_BESIDE[name], name)
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     try:

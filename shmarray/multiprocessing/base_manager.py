@@ -48,10 +48,10 @@ class BaseManager(_standard.BaseManager):
 
         Raises
         ------
+        ManagerNotFoundError
+            Nobody listens there; also a `FileNotFoundError` and a `ConnectionRefusedError`.
         ManagerConnectionError
-            Something listens there and does not answer in time.
-        OSError
-            Nobody listens there.
+            Something listens there and does not answer in time, or the network says no.
         multiprocessing.AuthenticationError
             The keys differ.
         """
@@ -101,6 +101,8 @@ class BaseManager(_standard.BaseManager):
                 if not isinstance(error, EOFError):  # Ctrl-C: nobody would end it
                     self._process.terminate()
                 self._process.join()
+                if isinstance(error, EOFError):
+                    raise EOFError(self._why_not_started()) from None
                 raise
         if isinstance(answer, BaseException):
             self._process.join()
@@ -148,6 +150,14 @@ class BaseManager(_standard.BaseManager):
             writer.send(server.address)
             writer.close()
             server.serve_forever()
+
+    def _why_not_started(self) -> str:
+        said = "the manager's process ended before it served, and said why on standard error"
+        if self._ctx.get_start_method() == "fork":
+            return said
+        return (
+            f'{said}. It imports the program first: is what starts processes there under `if __name__ == "__main__":`?'
+        )
 
     def _check_initial(self) -> None:
         if self._state.value == State.STARTED:

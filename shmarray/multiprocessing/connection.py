@@ -13,24 +13,25 @@ from __future__ import annotations
 
 import array
 import os
+import pickle
 import socket
 import struct
 import threading
+from io import BytesIO
 from multiprocessing import connection as _standard
 from multiprocessing import reduction
-from typing import TYPE_CHECKING, Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 from shmarray.errors import SegmentNotFoundError
-from shmarray.packing import begin_packing, end_packing
-
-if TYPE_CHECKING:
-    from io import BytesIO
+from shmarray.packing import begin_packing, end_packing, is_plain
 
 __all__ = [*_standard.__all__, "EscortedConnection", "leave_escort"]
 
 _LENGTH = struct.Struct("!i")
 _LONG_LENGTH = struct.Struct("!Q")
 _ESCORTED = _LENGTH.pack(-2)  # in the place of a length, of which -1 announces a long one
+_SHORT_NBYTES = 16 * 1024  # such a message is written at once, with its length before it
 _MOST_LEASES = 250  # descriptors that the kernel takes in one message: SCM_MAX_FD, less a few
 
 
@@ -48,20 +49,33 @@ class EscortedConnection(_standard.Connection):
 
     def __init__(self, handle: int, escort: socket.socket, readable: bool = True, writable: bool = True) -> None:
         self._escort = escort
+        self._handle: Any
+        self._readable: bool
+        self._writable: bool
         super().__init__(handle, readable, writable)
 
     def send(self, obj: Any) -> None:
         """Send an object; the arrays in it live until the other side has them, or is gone."""
+        if self._handle is None or not self._writable:
+            super().send(obj)  # says what is wrong
+        if is_plain(obj):
+            self._write(pickle.dumps(obj))
+            return
         begin_packing()
         try:
-            super().send(obj)
-        finally:
+            data = ForkingPickler.dumps(obj)
+        except BaseException:
             end_packing()
+            raise
+        self._send_bytes(data)
 
     def recv(self) -> Any:
         """The next object that the other side has sent."""
+        if self._handle is None or not self._readable:
+            super().recv()  # says what is wrong
+        message = self._message(None)
         try:
-            return super().recv()
+            return pickle.loads(message if isinstance(message, bytes) else message.getbuffer())  # type: ignore[union-attr]
         finally:
             leave_escort()
 
@@ -69,7 +83,16 @@ class EscortedConnection(_standard.Connection):
         segments = end_packing()
         if segments and self._send_escort(segments):
             self._send(_ESCORTED)  # type: ignore[attr-defined]
-        super()._send_bytes(buf)  # type: ignore[misc]
+        self._write(buf)
+
+    def _write(self, data: Any) -> None:
+        if len(data) > _SHORT_NBYTES:
+            super()._send_bytes(data)  # type: ignore[misc]
+            return
+        packet = _LENGTH.pack(len(data)) + data
+        written = os.write(self._handle, packet)
+        if written < len(packet):
+            self._send(packet[written:])  # type: ignore[attr-defined]
 
     def _send_escort(self, segments: list[Any]) -> bool:
         from shmarray.registry.references import keep_in_flight, open_leases  # not before there are segments
@@ -90,19 +113,50 @@ class EscortedConnection(_standard.Connection):
             keep_in_flight(segment)
         return False
 
+    def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
+        """Send bytes as a message; see `multiprocessing.connection.Connection`."""
+        is_whole = size is None and offset == 0 and type(buf) is memoryview and buf.format == "B" and buf.ndim == 1
+        if is_whole and self._handle is not None and self._writable:  # a pickle: there is nothing to check
+            self._send_bytes(buf)
+        else:
+            super().send_bytes(buf, offset, size)
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """The next message, of bytes; see `multiprocessing.connection.Connection`."""
+        if maxlength is not None or self._handle is None or not self._readable:
+            return super().recv_bytes(maxlength)
+        message = self._message(None)
+        return message if isinstance(message, bytes) else message.getvalue()  # type: ignore[union-attr]
+
     def _recv_bytes(self, maxsize: int | None = None) -> BytesIO | None:
-        receive: Any = self._recv  # type: ignore[attr-defined]
-        header = receive(4).getvalue()
+        message = self._message(maxsize)
+        return BytesIO(message) if isinstance(message, bytes) else message
+
+    def _message(self, maxsize: int | None) -> bytes | BytesIO | None:
+        """The next message, a long one as it is read; None for one that is longer than `maxsize`."""
+        header = self._read(4)
         if header == _ESCORTED:
             self._receive_escort()
-            header = receive(4).getvalue()
+            header = self._read(4)
         (size,) = _LENGTH.unpack(header)
         if size == -1:
-            (size,) = _LONG_LENGTH.unpack(receive(8).getvalue())
+            (size,) = _LONG_LENGTH.unpack(self._read(8))
         if maxsize is not None and size > maxsize:
             return None
-        received: BytesIO = receive(size)
-        return received
+        if size > _SHORT_NBYTES:
+            long: BytesIO = self._recv(size)  # type: ignore[attr-defined]
+            return long
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        """So few bytes, which mostly are there in one piece. `EOFError` at the end, `OSError` in the midst of them."""
+        data = os.read(self._handle, size)
+        while len(data) < size:
+            more = os.read(self._handle, size - len(data)) if data else b""
+            if not more:
+                raise OSError("got end of file during message") if data else EOFError
+            data += more
+        return data
 
     def _receive_escort(self) -> None:
         space = socket.CMSG_SPACE(_MOST_LEASES * 4)

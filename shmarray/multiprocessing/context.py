@@ -11,15 +11,28 @@ changes it for both.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from multiprocessing import context as _standard
 from typing import TYPE_CHECKING, Any
+
+from shmarray.interrupts import handlers_held_back
 
 if TYPE_CHECKING:
     from shmarray.multiprocessing.managers import ArrayManager
     from shmarray.multiprocessing.pool import Pool
 
 __all__ = ["DefaultContext", "ForkContext", "ForkServerContext", "SpawnContext", "default_context"]
+
+
+def _load(module: str, name: str) -> Any:
+    """What a module of ours defines; loading it is not interrupted, as NumPy cannot be imported again after that."""
+    full = f"shmarray.multiprocessing.{module}"
+    if full not in sys.modules:
+        with handlers_held_back():
+            import_module(full)
+    return getattr(import_module(full), name)
 
 
 class _OurClasses:
@@ -39,9 +52,10 @@ class _OurClasses:
         retries: int = 0,
     ) -> Pool:
         """A pool of worker processes; see :class:`shmarray.multiprocessing.pool.Pool`."""
-        from shmarray.multiprocessing.pool import Pool
-
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context(), retries=retries)
+        made: Pool = _load("pool", "Pool")(
+            processes, initializer, initargs, maxtasksperchild, context=self.get_context(), retries=retries
+        )
+        return made
 
     def Manager(self) -> ArrayManager:
         """A server process for arrays, and for objects that others use through proxies.
@@ -55,59 +69,42 @@ class _OurClasses:
         ...     sum(shared), int(image.sum())
         (3, 4)
         """
-        from shmarray.multiprocessing.managers import ArrayManager
-
-        manager = ArrayManager(ctx=self.get_context())
+        manager: ArrayManager = _load("managers", "ArrayManager")(ctx=self.get_context())
         manager.start()
         return manager
 
     def Pipe(self, duplex: bool = True) -> Any:
         """Two connected ends; see :func:`shmarray.multiprocessing.connection.Pipe`."""
-        from shmarray.multiprocessing.connection import Pipe
-
-        return Pipe(duplex)
+        return _load("connection", "Pipe")(duplex)
 
     def Queue(self, maxsize: int = 0) -> Any:
         """A queue; see :class:`shmarray.multiprocessing.queues.Queue`."""
-        from shmarray.multiprocessing.queues import Queue
-
-        return Queue(maxsize, ctx=self.get_context())
+        return _load("queues", "Queue")(maxsize, ctx=self.get_context())
 
     def JoinableQueue(self, maxsize: int = 0) -> Any:
         """A queue with `task_done` and `join`; see :class:`shmarray.multiprocessing.queues.JoinableQueue`."""
-        from shmarray.multiprocessing.queues import JoinableQueue
-
-        return JoinableQueue(maxsize, ctx=self.get_context())
+        return _load("queues", "JoinableQueue")(maxsize, ctx=self.get_context())
 
     def SimpleQueue(self) -> Any:
         """A pipe with locks; see :class:`shmarray.multiprocessing.queues.SimpleQueue`."""
-        from shmarray.multiprocessing.queues import SimpleQueue
-
-        return SimpleQueue(ctx=self.get_context())
+        return _load("queues", "SimpleQueue")(ctx=self.get_context())
 
     def RawValue(self, typecode_or_type: Any, *args: Any, **naming: Any) -> Any:
         """A ctypes object in shared memory; see :func:`shmarray.multiprocessing.sharedctypes.RawValue`."""
-        from shmarray.multiprocessing.sharedctypes import RawValue
-
-        return RawValue(typecode_or_type, *args, **naming)
+        return _load("sharedctypes", "RawValue")(typecode_or_type, *args, **naming)
 
     def RawArray(self, typecode_or_type: Any, size_or_initializer: Any, **naming: Any) -> Any:
         """A ctypes array in shared memory; see :func:`shmarray.multiprocessing.sharedctypes.RawArray`."""
-        from shmarray.multiprocessing.sharedctypes import RawArray
-
-        return RawArray(typecode_or_type, size_or_initializer, **naming)
+        return _load("sharedctypes", "RawArray")(typecode_or_type, size_or_initializer, **naming)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True, **naming: Any) -> Any:
         """A ctypes object in shared memory and its lock; see :func:`shmarray.multiprocessing.sharedctypes.Value`."""
-        from shmarray.multiprocessing.sharedctypes import Value
-
-        return Value(typecode_or_type, *args, lock=lock, ctx=self.get_context(), **naming)
+        return _load("sharedctypes", "Value")(typecode_or_type, *args, lock=lock, ctx=self.get_context(), **naming)
 
     def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, **naming: Any) -> Any:
         """A ctypes array in shared memory and its lock; see :func:`shmarray.multiprocessing.sharedctypes.Array`."""
-        from shmarray.multiprocessing.sharedctypes import Array
-
-        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context(), **naming)
+        make = _load("sharedctypes", "Array")
+        return make(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context(), **naming)
 
 
 def _context(method: str | None) -> Any:

@@ -26,13 +26,13 @@ from shmarray.multiprocessing.jobs import Job
 from shmarray.multiprocessing.member import Member
 from shmarray.multiprocessing.waiting import TICK_S
 from shmarray.multiprocessing.work import describe_call
-from shmarray.pool import WorkerInfo
-from shmarray.pool.outcome import describe_death
+from shmarray.pool.outcome import Death, describe_death
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from shmarray.multiprocessing.iterators import IMapIterator
+    from shmarray.pool import WorkerInfo
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Crew"]
 
@@ -300,7 +300,7 @@ class Crew(Exchange):
             if not self.members:
                 error = WorkerDiedError(
                     f"{self._failed_starts} workers in a row ended before they were ready "
-                    f"(the last: {describe_death(death)})" + ("; their initializer raised" if complaint else ""),
+                    f"(the last: {describe_death(death)})" + self._why_not_started(death, complaint),
                     task="start",
                     **death._asdict(),
                 )
@@ -309,6 +309,16 @@ class Crew(Exchange):
         elif not expected and (self.state == RUN or self._jobs) and self.state != TERMINATE:
             self._try_to_fill_up()
         self._move()
+
+    def _why_not_started(self, death: Death, complaint: BaseException | None) -> str:
+        if complaint is not None:
+            return "; their initializer raised"
+        if self._known_main is None and death.exitcode:  # they are not forked, so they have imported the program
+            return (
+                "; each imports the program first: is what starts processes there under "
+                '`if __name__ == "__main__":`? Their own tracebacks are on standard error'
+            )
+        return ""
 
     def _try_to_fill_up(self) -> None:
         try:
@@ -378,6 +388,8 @@ class Crew(Exchange):
 
 
 def _describe(member: Member) -> WorkerInfo:
+    from shmarray.pool import WorkerInfo
+
     if not member.batches:
         return WorkerInfo(member.pid, "idle" if member.ready else "starting", "")
     at_hand = next(iter(next(iter(member.batches.values())).open.values()), None)

@@ -147,7 +147,7 @@ class Exchange(Waiting):
             if task.payload is None or task.by_value != task.job.by_value:
                 try:
                     task.payload = task.job.encode(task)
-                except Exception as error:
+                except BaseException as error:  # whatever a `__reduce__` raises, it concerns its own task alone
                     task.job.deliver(task.index, False, error)
                     continue
             return task
@@ -251,7 +251,7 @@ class Exchange(Waiting):
             return
         try:
             value = loads(payload, nbytes, descriptor)
-        except Exception as error:
+        except BaseException as error:  # signals are held back, so it is the result's own
             error.add_note(f"raised while the result of {describe_call(job.function)} was unpickled")
             job.deliver(task.index, False, error)
         else:

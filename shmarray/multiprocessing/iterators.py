@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError
 from typing import TYPE_CHECKING, Any
 
-from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.jobs import Job, Task
 from shmarray.multiprocessing.pace import Pace
 
 if TYPE_CHECKING:
+    from shmarray.engine.progress import Progress
     from shmarray.multiprocessing.crew import Crew
 
 __all__ = ["IMapIterator", "IMapUnorderedIterator", "chunked", "start_feeding", "with_progress"]
@@ -177,6 +177,8 @@ def _feed(crew: Crew, job: IMapIterator, chunks: Iterable[Any]) -> None:
 
 def with_progress(results: Iterable[Any], iterable: Any, label: str, progress: Progress) -> Iterator[Any]:
     """The same results, told of as they are taken."""
+    from shmarray.engine.progress import watching
+
     total = len(iterable) if hasattr(iterable, "__len__") else 0
     with watching(progress, total, label) as watch:
         assert watch is not None

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterable
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -19,7 +20,7 @@ from weakref import ref
 from shmarray.multiprocessing.work import Journal
 from shmarray.multiprocessing.worker import run_worker
 from shmarray.pool.channel import Channel, ChannelClosedError
-from shmarray.pool.diagnosis import MemoryKills
+from shmarray.pool.diagnosis import MemoryKills, why_killed
 from shmarray.pool.outcome import Death
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Member:
             with Connection(os.dup(theirs.fileno())) as end, Connection(memory) as journal:
                 self._journal = Journal(memory)
                 self.process = make_process(target=run_worker, args=(end, journal, initializer, initargs, spin_us))
-                self.process.start()
+                _start(self.process)
             with contextlib.suppress(ProcessLookupError):  # a forkserver's child may be dead and gone by now
                 assert self.process.pid is not None
                 self.pidfd = os.pidfd_open(self.process.pid)
@@ -147,9 +148,8 @@ class Member:
         self.process.join()
         status = self.process.exitcode
         number = -status if status is not None and status < 0 else None
-        killer = MemoryKills.now().killer_since(self._kills_before) if number == signal.SIGKILL else ""
-        reason = f"most likely by {killer}: its count has risen" if killer else ""
-        return Death(self.pid, number, status if number is None else None, bool(killer), reason)
+        reason = why_killed(self.pid, self._kills_before) if number == signal.SIGKILL else ""
+        return Death(self.pid, number, status if number is None else None, bool(reason), reason)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -181,6 +181,28 @@ class Member:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a worker that Ctrl-C, which its whole group hears, does not end before it can do better: see `_Interrupts`.
+
+    The mask is inherited. By a forkserver too, which is not to have it, and so runs before.
+    """
+    method = getattr(process, "_start_method", "fork")
+    for tries_left in (2, 1, 0):
+        if method != "fork":
+            resource_tracker.ensure_running()  # changes the mask when it starts
+        if method == "forkserver":
+            forkserver.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+            return
+        except ConnectionError:  # the forkserver was ended, by the very signal perhaps: the next one
+            if method != "forkserver" or not tries_left:
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerMaker:

@@ -22,20 +22,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from shmarray import registry
 from shmarray._by_value import reducers
-from shmarray.array.transfer import copy_parallel
 from shmarray.errors import OutOfSharedMemoryError
+from shmarray.packing import is_plain
 from shmarray.segment import map_descriptor, unmap
 
-__all__ = ["ATOMS", "LARGE_NBYTES", "Payload", "dumps", "loads"]
+__all__ = ["LARGE_NBYTES", "Payload", "dumps", "loads"]
 
 #: From this size on an array goes through shared memory; below, copying it through a socket is as fast.
 LARGE_NBYTES = 64 * 1024
 _ALIGNMENT = 64
-
-#: Types whose pickles nothing can change, so that the plain function will do: it is several times as fast.
-ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 
 class Payload(NamedTuple):
@@ -73,8 +69,7 @@ def dumps(value: Any, *, by_value: bool = False) -> Payload:
     by_value : bool
         Send functions and classes of the main program, lambdas and closures by what they are (with cloudpickle).
     """
-    kind = type(value)
-    if kind in ATOMS or ((kind is list or kind is tuple) and ATOMS.issuperset(map(type, value))):
+    if is_plain(value):
         return Payload(pickle.dumps(value, 5))
     before = _context.__dict__.copy()
     try:
@@ -165,6 +160,9 @@ def _array_at(offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], order: 
 
 
 def _filled_segment(arrays: list[np.ndarray[Any, Any]], nbytes: int) -> Any:
+    from shmarray import registry  # a worker that is spawned loads it with its first large result
+    from shmarray.array.transfer import copy_parallel
+
     segment = registry.create(nbytes, "u1")
     # The receiver keeps the pages for as long as it likes, so they are never used again here.
     registry.lent(segment, may_be_kept=True)

@@ -16,8 +16,8 @@ from multiprocessing.pool import ThreadPool
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import shmarray.registry.references  # noqa: F401  # here, so that forked workers need not load it
 from shmarray.configuration import config
-from shmarray.engine.progress import Progress, watching
 from shmarray.multiprocessing.crew import CLOSE, RUN, TERMINATE, Crew
 from shmarray.multiprocessing.iterators import (
     IMapIterator,
@@ -30,11 +30,13 @@ from shmarray.multiprocessing.member import WorkerMaker
 from shmarray.multiprocessing.pace import Familiars, Pace
 from shmarray.multiprocessing.results import ApplyResult, MapResult, all_of
 from shmarray.multiprocessing.work import Mode, describe_call
-from shmarray.pool import Pool as EnginePool
-from shmarray.pool import WorkerInfo
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
+
+    from shmarray.engine.progress import Progress
+    from shmarray.pool import Pool as EnginePool
+    from shmarray.pool import WorkerInfo
 
 __all__ = ["Pool", "ThreadPool"]
 
@@ -241,6 +243,8 @@ class Pool(_standard.Pool):
         if not job.needs_workers or progress is False:
             self._begun(job, wait=True)
         else:
+            from shmarray.engine.progress import watching
+
             with watching(progress, job.total, describe_call(function)) as watch:
                 assert watch is not None
                 self._crew.submit(job, wait=True, watch=lambda: watch(job.items_done))
@@ -390,6 +394,8 @@ class Pool(_standard.Pool):
         are first needed, and ended with this pool."""
         self._check_running()
         if not self._engines:
+            from shmarray.pool import Pool as EnginePool
+
             self._engines.append(EnginePool(self._crew.size))
         return self._engines[0]
 

@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import AuthenticationError, context, managers, process
+from multiprocessing import context, managers, process
 from typing import Any
 
 import numpy as np
@@ -56,18 +56,7 @@ class Line:
         self.address = address
         self._sound = True
         self._moving = False
-        try:
-            self._connection = dial(address, authkey, timeout_s=timeout_s)
-        except AuthenticationError:
-            raise
-        except OSError as error:
-            if isinstance(error, ShmArrayError):
-                raise
-            raise ManagerConnectionError(
-                f"no manager answers at {show_address(address)} ({error.strerror or error}); it has ended, or was "
-                "never started there",
-                address=address,
-            ) from error
+        self._connection = dial(address, authkey, timeout_s=timeout_s)
         try:
             with self._told():
                 managers.dispatch(self._connection, None, "accept_arrays", (PROTOCOL,))  # type: ignore[attr-defined]

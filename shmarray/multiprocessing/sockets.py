@@ -7,16 +7,17 @@ tell the user at the other end of a Unix socket.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import connection
+from multiprocessing import AuthenticationError, connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from shmarray.errors import ManagerConnectionError
+from shmarray.errors import ManagerConnectionError, ManagerNotFoundError
 from shmarray.multiprocessing.addresses import Address, show_address
 
 __all__ = ["dial", "hang_up", "is_same_user", "patience", "prepare"]
@@ -82,10 +83,10 @@ def dial(address: Address, authkey: bytes, *, timeout_s: float) -> Connection[An
 
     Raises
     ------
+    ManagerNotFoundError
+        Nobody listens there.
     ManagerConnectionError
-        Something listens there and does not answer in time.
-    OSError
-        Nobody listens there (`ConnectionRefusedError`, `FileNotFoundError`), or the network says no.
+        Something listens there and does not answer in time, or the network says no.
     multiprocessing.AuthenticationError
         The keys differ.
     """
@@ -96,6 +97,8 @@ def dial(address: Address, authkey: bytes, *, timeout_s: float) -> Connection[An
             made.connect(address)
         except TimeoutError as error:
             raise _silent(address, timeout_s) from error
+        except OSError as error:
+            raise _unreachable(address, error) from error
         made.setblocking(True)
         end: Connection[Any, Any] = Connection(made.detach())
     try:
@@ -103,6 +106,9 @@ def dial(address: Address, authkey: bytes, *, timeout_s: float) -> Connection[An
         with patience(end, timeout_s):
             connection.answer_challenge(end, authkey)
             connection.deliver_challenge(end, authkey)
+    except AuthenticationError as error:
+        end.close()
+        raise AuthenticationError(f"the manager at {show_address(address)} has another authkey ({error})") from error
     except (AssertionError, BlockingIOError, EOFError, ConnectionError) as error:
         end.close()
         if isinstance(error, BlockingIOError):
@@ -116,6 +122,17 @@ def dial(address: Address, authkey: bytes, *, timeout_s: float) -> Connection[An
         end.close()
         raise
     return end
+
+
+def _unreachable(address: Address, error: OSError) -> ManagerConnectionError:
+    kind = ManagerNotFoundError if error.errno in (errno.ENOENT, errno.ECONNREFUSED) else ManagerConnectionError
+    named = kind(
+        f"no manager answers at {show_address(address)} ({error.strerror or error}): it has ended, or was never "
+        "started there; check the address",
+        address=address,
+    )
+    named.errno = error.errno  # programs that wait for a server look at it
+    return named
 
 
 def _silent(address: Address, timeout_s: float) -> ManagerConnectionError:

@@ -9,7 +9,7 @@ Journal, in bytes::
     0   BATCH    u64  number of the batch at hand
     8   STARTED  u64  how many of its tasks were begun
     16  LOGGED   u64  bytes of records
-    64  records, one after the other: position u32, status u32, length u32, and a pickle of that length
+    64  records, one after the other: position u32, status u32, length u64, and a pickle of that length
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["Batch", "Entry", "Journal", "Mode", "Report", "Status", "describe_call", "pack_record", "records"]
 
-_RECORD = struct.Struct("<III")
+_RECORD = struct.Struct("<IIQ")
 _BATCH, _STARTED, _LOGGED, _RECORDS = 0, 1, 2, 64
 _NBYTES = 64 * 1024
 

@@ -26,11 +26,10 @@ from typing import Any
 
 from shmarray.errors import SegmentNotFoundError
 from shmarray.multiprocessing.minder import Minder
-from shmarray.multiprocessing.payloads import ATOMS, Payload, dumps, loads
+from shmarray.multiprocessing.payloads import Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
-from shmarray.packing import begin_packing, end_packing
+from shmarray.packing import ATOMS, begin_packing, end_packing
 from shmarray.pool.channel import Channel, ChannelClosedError
-from shmarray.registry.references import keep_in_flight, open_leases
 
 __all__ = ["run_worker"]
 
@@ -210,7 +209,9 @@ class Worker:
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             return Status.UNREADABLE, _raised(error)
         del entry
         signals = self._signals
@@ -227,7 +228,9 @@ class Worker:
         del arguments
         try:
             return Status.RETURNED, _dumped(result, by_value)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             return Status.RAISED, dumps(MaybeEncodingError(error, result))
 
     def _read(self, entry: Entry, descriptor: int) -> tuple[Callable[..., Any], Any, bool]:
@@ -280,6 +283,8 @@ def _dumped(result: Any, by_value: bool) -> Payload:
 
 def _leases(segments: tuple[Any, ...]) -> list[int]:
     """Descriptors that keep these segments on their way to the pool; where there cannot be any, time keeps them."""
+    from shmarray.registry.references import keep_in_flight, open_leases  # loaded: there are segments
+
     if len(segments) <= _MOST_LEASES:
         try:
             return open_leases(segments)

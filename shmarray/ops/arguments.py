@@ -37,7 +37,8 @@ def plain_function(function: Any, *, decorator: str, jit: bool = True) -> Callab
     What is compiled must have Python source: a function, or one that the user has put under `numba.njit`.
     """
     if not callable(function) or isinstance(function, type):
-        raise TypeError(f"{decorator} takes a function; got {function!r}")
+        got = "an array, and arrays come behind it" if isinstance(function, np.ndarray) else repr(function)
+        raise TypeError(f"{decorator} takes a function; got {got}")
     if jit and not isinstance(getattr(function, "py_func", function), types.FunctionType):
         raise TypeError(
             f"{decorator} compiles functions written in Python; {function!r} is none. "

@@ -120,7 +120,7 @@ class ChunkwiseCall:
             # A global array is read-only as well.
             if READ_ONLY not in str(error) or not self._compiles(specs, fixed):
                 raise
-            facts = {name: getattr(error, name) for name in ("kernel", "filename", "lineno")}
+            facts = {name: getattr(error, name) for name in ("kernel", "filename", "lineno", "numba_message")}
         if len(fixed) > 1:
             fixed = [k for k in fixed if not self._compiles(specs, [other for other in fixed if other != k])]
         raise KernelCompileError(

@@ -102,7 +102,8 @@ class Elementwise(Kernel):
                 output[...] = target
         if out is not None:
             return out
-        return results[0] if len(results) == 1 else tuple(results)
+        given: list[Any] = results if shape else [result[()] for result in results]  # scalars, as of NumPy's ufuncs
+        return given[0] if len(given) == 1 else tuple(given)
 
     def _plan(
         self,
@@ -201,6 +202,8 @@ def elementwise(
     Kernel
         Called as `kernel(*arrays, out=None, **keywords)`; see `help(shmarray.Kernel)` for the keywords and the errors.
         Plain arrays are copied in; scalars are one value for all items. `out` may be an argument itself (in place).
+        The dtype of a result is what numba makes of the function: a constant beside a float32 gives a float64 (see
+        docs/kernels.md). Of scalars and arrays without dimensions alone it gives scalars, as NumPy's ufuncs do.
 
     Raises
     ------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shmarray.engine import Options
+from shmarray.ops.filter_arguments import FilterCall
 from shmarray.ops.results import new_result
 from shmarray.ops.units import run_units
 
@@ -18,18 +19,6 @@ Array = np.ndarray[Any, Any]
 
 _WIDTH = 1 << 15  # columns of a unit where a single row is cut
 _TILE_ITEMS = 1 << 14  # elements of a tile of moving windows
-
-
-class Call(Protocol):
-    """What passes need to know of a filter's call."""
-
-    name: str
-    source: Array
-    modes: tuple[int, ...]
-    cval: float
-    work: np.dtype[Any]
-    whole: bool
-    options: Options
 
 
 class Line(NamedTuple):
@@ -46,7 +35,7 @@ class Line(NamedTuple):
         return self.weights.size % 2 == 1 and bool(np.all(np.abs(ends) <= np.finfo(float).eps))
 
 
-def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> None:
+def correlate_lines(call: FilterCall, lines: Sequence[Line | None], target: Array) -> None:
     """Correlate with weights along each axis in turn; None leaves an axis alone."""
     source = _converted(call.source, call.work)
     shape = source.shape
@@ -91,7 +80,7 @@ def correlate_lines(call: Call, lines: Sequence[Line | None], target: Array) -> 
         _store(source, target)
 
 
-def correlate_taps(call: Call, taps: Array, weights: Array, target: Array) -> None:
+def correlate_taps(call: FilterCall, taps: Array, weights: Array, target: Array) -> None:
     """Correlate with weights at any places."""
     source = _converted(call.source, call.work)
     made = target if target.dtype == call.work else _temporary(source.shape, call.work)
@@ -110,7 +99,7 @@ def correlate_taps(call: Call, taps: Array, weights: Array, target: Array) -> No
         _store(made, target)
 
 
-def rank_taps(call: Call, taps: Array, exchanges: Array, rank: int, target: Array) -> None:
+def rank_taps(call: FilterCall, taps: Array, exchanges: Array, rank: int, target: Array) -> None:
     """The element of a rank among those at some places."""
     source = call.source
     made = target if target.dtype == source.dtype else _temporary(source.shape, source.dtype)
@@ -131,7 +120,7 @@ def rank_taps(call: Call, taps: Array, exchanges: Array, rank: int, target: Arra
 
 
 def moving_windows(
-    call: Call, kernel: str, windows: Sequence[tuple[int, int]], target: Array, work: np.dtype[Any]
+    call: FilterCall, kernel: str, windows: Sequence[tuple[int, int]], target: Array, work: np.dtype[Any]
 ) -> None:
     """Join the elements of a window along each axis in turn; `windows` has length and what lies before, by axis."""
     source, shape = call.source, call.source.shape
@@ -190,7 +179,9 @@ def tiles(shape: Sequence[int], length: int) -> tuple[int, int, int]:
     return positions, columns, shape[0] * -(-shape[1] // positions) * -(-shape[2] // columns)
 
 
-def _run(call: Call, home: tuple[str, str], inputs: Sequence[Any], output: Array, units: int, unit_nbytes: int) -> None:
+def _run(
+    call: FilterCall, home: tuple[str, str], inputs: Sequence[Any], output: Array, units: int, unit_nbytes: int
+) -> None:
     run_units(call.name, home, inputs, [output], units, unit_nbytes=unit_nbytes, options=call.options)
 
 
@@ -225,5 +216,8 @@ def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _store(source: Array, target: Array) -> None:
+    """Convert temporary results; as integers, so do booleans keep the whole part alone."""
+    if target.dtype.kind == "b" and source.dtype.kind == "f":
+        np.trunc(source, out=source)
     with np.errstate(invalid="ignore"):
         np.copyto(target, source, casting="unsafe")

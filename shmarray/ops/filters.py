@@ -7,17 +7,14 @@ takes the place of scipy's `output`, and may be the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from shmarray.array import SharedArray
-from shmarray.ops.borders import boundary_modes
+from shmarray.ops.filter_arguments import FilterCall, by_axis, centre_of, mask_of, weights_of, windows_of
 from shmarray.ops.filter_passes import Line, correlate_lines, correlate_taps, moving_windows, rank_taps
 from shmarray.ops.networks import selection_network
-from shmarray.ops.results import new_result
-from shmarray.ops.units import options_of, packed
 
 __all__ = [
     "convolve",
@@ -78,10 +75,10 @@ def gaussian_filter(
     >>> sa.ops.gaussian_filter(sa.array([0.0, 0.0, 1.0, 0.0, 0.0]), 0.5).round(3)
     SharedArray([0.   , 0.106, 0.787, 0.106, 0.   ])
     """
-    call = _Call("gaussian_filter", input, mode, cval, out, options)
+    call = FilterCall("gaussian_filter", input, mode, cval, out, options)
     n_dims = call.source.ndim
-    sigmas, orders = _by_axis(sigma, n_dims, "sigma"), _by_axis(order, n_dims, "order")
-    radii = _by_axis(radius, n_dims, "radius")
+    sigmas, orders = by_axis(sigma, n_dims, "sigma"), by_axis(order, n_dims, "order")
+    radii = by_axis(radius, n_dims, "radius")
     lines: list[Line | None] = []
     for deviation, derivative, reach in zip(sigmas, orders, radii, strict=True):
         if deviation < 0 or derivative < 0 or (reach is not None and reach < 0):
@@ -128,8 +125,8 @@ def uniform_filter(
     >>> sa.ops.uniform_filter(sa.array([0.0, 3.0, 6.0, 0.0]))
     SharedArray([1., 3., 3., 2.])
     """
-    call = _Call("uniform_filter", input, mode, cval, out, options)
-    windows = _windows(call, size, origin)
+    call = FilterCall("uniform_filter", input, mode, cval, out, options)
+    windows = windows_of(call, size, origin)
     return call.finish(lambda target: moving_windows(call, "moving_mean", windows, target, np.dtype(np.float64)))
 
 
@@ -152,7 +149,8 @@ def minimum_filter(
     >>> sa.ops.minimum_filter(sa.array([4, 2, 5, 9]), 3)
     SharedArray([2, 2, 2, 5])
     """
-    return _extreme("minimum_filter", "moving_min", input, size, footprint, mode, cval, origin, out, options)
+    call = FilterCall("minimum_filter", input, mode, cval, out, options)
+    return _extreme(call, "moving_min", size, footprint, origin)
 
 
 def maximum_filter(
@@ -174,25 +172,14 @@ def maximum_filter(
     >>> sa.ops.maximum_filter(sa.array([4, 2, 5, 9]), 3)
     SharedArray([4, 5, 9, 9])
     """
-    return _extreme("maximum_filter", "moving_max", input, size, footprint, mode, cval, origin, out, options)
+    call = FilterCall("maximum_filter", input, mode, cval, out, options)
+    return _extreme(call, "moving_max", size, footprint, origin)
 
 
-def _extreme(
-    name: str,
-    kernel: str,
-    input: Any,
-    size: Any,
-    footprint: Any,
-    mode: Any,
-    cval: Any,
-    origin: Any,
-    out: Any,
-    options: dict[str, Any],
-) -> Any:
-    call = _Call(name, input, mode, cval, out, options)
-    mask = _mask(call, size, footprint)
+def _extreme(call: FilterCall, kernel: str, size: Any, footprint: Any, origin: Any) -> Any:
+    mask = mask_of(call, size, footprint)
     if mask.all():
-        windows = _windows(call, mask.shape, origin)
+        windows = windows_of(call, mask.shape, origin)
         return call.finish(lambda target: moving_windows(call, kernel, windows, target, call.source.dtype))
     return _ranked(call, mask, 0 if kernel == "moving_min" else int(mask.sum()) - 1, origin)
 
@@ -219,13 +206,13 @@ def median_filter(
     >>> sa.ops.median_filter(sa.array([4, 2, 5, 9]), 3)
     SharedArray([4, 4, 5, 9])
     """
-    call = _Call("median_filter", input, mode, cval, out, options)
-    mask = _mask(call, size, footprint)
+    call = FilterCall("median_filter", input, mode, cval, out, options)
+    mask = mask_of(call, size, footprint)
     return _ranked(call, mask, int(mask.sum()) // 2, origin)
 
 
-def _ranked(call: _Call, mask: Array, rank: int, origin: Any) -> Any:
-    taps = np.argwhere(mask) - _centre(call, mask.shape, origin)
+def _ranked(call: FilterCall, mask: Array, rank: int, origin: Any) -> Any:
+    taps = np.argwhere(mask) - centre_of(call, mask.shape, origin)
     exchanges = selection_network(len(taps), rank)
     return call.finish(lambda target: rank_taps(call, taps, exchanges, rank, target))
 
@@ -248,9 +235,9 @@ def correlate(
     >>> sa.ops.correlate(sa.array([1.0, 2.0, 4.0]), [-1, 0, 1])
     SharedArray([1., 3., 2.])
     """
-    call = _Call("correlate", input, mode, cval, out, options)
-    kernel = _kernel_of(call, weights)
-    return _weighted(call, kernel, _centre(call, kernel.shape, origin))
+    call = FilterCall("correlate", input, mode, cval, out, options)
+    kernel = weights_of(call, weights)
+    return _weighted(call, kernel, centre_of(call, kernel.shape, origin))
 
 
 def convolve(
@@ -271,25 +258,13 @@ def convolve(
     >>> sa.ops.convolve(sa.array([1.0, 2.0, 4.0]), [-1, 0, 1])
     SharedArray([-1., -3., -2.])
     """
-    call = _Call("convolve", input, mode, cval, out, options)
-    kernel = _kernel_of(call, weights)
-    centre = np.array(kernel.shape) - 1 - _centre(call, kernel.shape, origin)
+    call = FilterCall("convolve", input, mode, cval, out, options)
+    kernel = weights_of(call, weights)
+    centre = np.array(kernel.shape) - 1 - centre_of(call, kernel.shape, origin)
     return _weighted(call, np.flip(kernel), centre)
 
 
-def _kernel_of(call: _Call, weights: Any) -> Array:
-    kernel = np.asarray(weights)
-    if kernel.ndim != call.source.ndim or kernel.size == 0:
-        raise ValueError(
-            f"{call.name}: weights must have the array's {call.source.ndim} dimensions, none of them 0; "
-            f"got shape {kernel.shape}"
-        )
-    if kernel.dtype.kind not in "biuf":
-        raise TypeError(f"{call.name}: weights must be real numbers; got dtype {kernel.dtype}")
-    return kernel.astype(np.float64)
-
-
-def _weighted(call: _Call, kernel: Array, centre: Array) -> Any:
+def _weighted(call: FilterCall, kernel: Array, centre: Array) -> Any:
     if call.source.ndim == 1:
         line = Line(kernel, int(centre[0]))
         return call.finish(lambda target: correlate_lines(call, [line], target))
@@ -313,7 +288,7 @@ def laplace(
     >>> sa.ops.laplace(sa.array([0.0, 1.0, 4.0, 9.0]))
     SharedArray([ 1.,  2.,  2., -5.])
     """
-    call = _Call("laplace", input, mode, cval, out, options)
+    call = FilterCall("laplace", input, mode, cval, out, options)
     n_dims = call.source.ndim
     kernel = np.zeros((3,) * n_dims)
     for axis in range(n_dims):
@@ -321,98 +296,3 @@ def laplace(
             kernel[tuple(side if d == axis else 1 for d in range(n_dims))] = 1
     kernel[(1,) * n_dims] = -2 * n_dims
     return _weighted(call, kernel, np.ones(n_dims, int))
-
-
-# ---------------------------------------------------------------------- what all of them do
-
-
-class _Call:
-    """One call: arguments checked, and where the result goes."""
-
-    def __init__(self, name: str, input: Any, mode: Any, cval: Any, out: Any, options: dict[str, Any]) -> None:
-        self.name, self.out = name, out
-        self.options = options_of(name, options)
-        array = np.asarray(input)
-        if array.dtype.kind not in "biuf" or array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype == np.float16:
-            raise TypeError(
-                f"{name} takes arrays of integers, booleans, float32 or float64; got dtype {array.dtype}. Convert it, "
-                "or filter real and imaginary parts"
-            )
-        if array.ndim == 0:
-            raise ValueError(f"{name} needs an array with at least one dimension")
-        self.modes = boundary_modes(mode, array.ndim, name=name)
-        try:
-            self.cval = float(cval)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: cval must be a real number; got {cval!r}") from None
-        self.dtype = array.dtype.newbyteorder("=")
-        if out is not None:
-            if not isinstance(out, SharedArray):
-                raise TypeError(f"{name}: out must be a SharedArray; got {type(out).__name__}")
-            if out.shape != array.shape:
-                raise ValueError(f"{name}: out has shape {out.shape}; the result has shape {array.shape}")
-            if out.dtype.kind not in "biuf" or not out.flags.writeable:
-                raise ValueError(f"{name}: out must be writeable and of real numbers; got dtype {out.dtype}")
-            self.dtype = out.dtype.newbyteorder("=")
-        self.source = packed(array)
-        #: What sums are taken in.
-        single = self.dtype == np.float32 and array.dtype == np.float32
-        self.work = np.dtype(np.float32 if single else np.float64)
-        #: Integer results are cut to whole numbers after each axis.
-        self.whole = self.dtype.kind in "biu"
-
-    def finish(self, compute: Callable[[Array], None]) -> Any:
-        """The result, which `compute` puts into a contiguous array of the result's dtype that is not the input."""
-        shape, out = self.source.shape, self.out
-        if out is not None:
-            plain = out.view(np.ndarray)
-            fits = plain.flags.c_contiguous and plain.dtype.isnative and not np.may_share_memory(plain, self.source)
-            result = out if fits else new_result(shape, self.dtype)
-        else:
-            result = new_result(shape, self.dtype)
-        if result.size:
-            compute(result.view(np.ndarray))
-        if out is not None and result is not out:
-            out[...] = result
-        return result if out is None else out
-
-
-def _by_axis(value: Any, n_dims: int, what: str) -> list[Any]:
-    values = list(value) if isinstance(value, Sequence | np.ndarray) else [value] * n_dims
-    if len(values) != n_dims:
-        raise ValueError(f"{what} must be one value, or one for each of {n_dims} dimensions; got {value!r}")
-    return values
-
-
-def _centre(call: _Call, shape: Sequence[int], origin: Any) -> Array:
-    """Which element of a box meets the one at hand."""
-    centre: Array = np.array(shape) // 2 + np.array(_by_axis(origin, len(shape), "origin"), int)
-    if np.any(centre < 0) or np.any(centre >= shape):
-        raise ValueError(f"{call.name}: origin {origin!r} lies outside the filter of shape {tuple(shape)}")
-    return centre
-
-
-def _windows(call: _Call, size: Any, origin: Any) -> list[tuple[int, int]]:
-    """Of each axis the window's length, and how many of it lie before the element at hand."""
-    sizes = [int(each) for each in _by_axis(size, call.source.ndim, "size")]
-    if min(sizes) < 1:
-        raise ValueError(f"{call.name}: size must be at least 1; got {size!r}")
-    return list(zip(sizes, map(int, _centre(call, sizes, origin)), strict=True))
-
-
-def _mask(call: _Call, size: Any, footprint: Any) -> Array:
-    n_dims = call.source.ndim
-    if (size is None) == (footprint is None):
-        raise ValueError(f"{call.name}: give size or footprint, one of the two")
-    if footprint is None:
-        sizes = [int(each) for each in _by_axis(size, n_dims, "size")]
-        if min(sizes) < 1:
-            raise ValueError(f"{call.name}: size must be at least 1; got {size!r}")
-        return np.ones(sizes, bool)
-    mask = np.asarray(footprint, bool)
-    if mask.ndim != n_dims or not mask.any():
-        raise ValueError(
-            f"{call.name}: footprint must have the array's {n_dims} dimensions and something true in it; "
-            f"got shape {mask.shape}"
-        )
-    return mask

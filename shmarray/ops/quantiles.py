@@ -28,6 +28,9 @@ _SORTED_ITEMS = 1 << 20
 #: Rows up to this length are one task's; longer ones go across the workers one after another.
 _ROW_ITEMS = 1 << 18
 
+#: Before, a quantile of float32 numbers was looked for at a place computed in float32.
+_PLACES_ARE_FLOAT64 = np.lib.NumpyVersion(np.__version__) >= "2.4.0"
+
 
 def items_of_rank(array: Array, ranks: Sequence[int] | Callable[[int], Sequence[int]]) -> tuple[Array, int]:
     """The items that stand at some places of the sorted array, and how many items are nan.
@@ -189,11 +192,14 @@ def _median_by_rows(array: Any, axis: Any, out: Any, keepdims: Any, *, skips_nan
     return call.shaped(values, ())
 
 
-def _quantiles_by_rows(array: Any, q: Array, axis: Any, out: Any, keepdims: Any, *, skips_nan: bool) -> Any:
+def _quantiles_by_rows(
+    array: Any, q: Array, axis: Any, out: Any, keepdims: Any, *, is_weak: bool, skips_nan: bool
+) -> Any:
+    """`is_weak`: q was given as a number of Python's, which leaves the dtype of the array's interpolation alone."""
     if q.dtype.kind not in "if" or q.dtype.itemsize < 8 or q.ndim > 1 or not q.size or not ((q >= 0) & (q <= 1)).all():
         return NotImplemented  # among them the ones that NumPy refuses
-    if isinstance(array, np.ndarray) and array.dtype == np.float32:
-        return NotImplemented  # in which precision NumPy works then differs between its versions
+    if isinstance(array, np.ndarray) and array.dtype == np.float32 and not _PLACES_ARE_FLOAT64:
+        return NotImplemented
     call = _Call.of(array, axis, out, keepdims)
     if call is None or not call.rows.size:
         return NotImplemented
@@ -208,12 +214,14 @@ def _quantiles_by_rows(array: Any, q: Array, axis: Any, out: Any, keepdims: Any,
     for m in groups:
         here = np.flatnonzero(counts == m) if len(groups) > 1 else slice(None)
         for k, share in enumerate(_places(int(m), shares)[2]):
-            found = np.quantile(items[:, here, k], share, axis=0)
+            found = np.quantile(items[:, here, k], share.item() if is_weak else share, axis=0)
             if values is None:
                 values = np.empty((len(shares), len(counts)), found.dtype)  # integers for q of 0 and 1
             values[k, here] = found
     assert values is not None
     if not skips_nan and (counts < n).any():
+        if values.dtype != array.dtype and not q.ndim and not call.shape:
+            values = values.astype(array.dtype)  # then NumPy's result is the array's own nan
         values[:, counts < n] = np.nan
     return call.shaped(values, q.shape)
 
@@ -244,7 +252,8 @@ def _quantile(*, percent: bool, skips_nan: bool) -> Callable[..., Any]:
         if method != "linear" or any(value is not None for value in other.values()):
             return NotImplemented
         shares = np.asanyarray(np.true_divide(q, 100) if percent else q)
-        return _quantiles_by_rows(a, shares, axis, out, keepdims, skips_nan=skips_nan)
+        is_weak = type(q) in (int, float)
+        return _quantiles_by_rows(a, shares, axis, out, keepdims, is_weak=is_weak, skips_nan=skips_nan)
 
     return version
 

@@ -277,7 +277,8 @@ def reduction(
         `f(accumulator, item)` gives the new accumulator, a number. The accumulator's dtype is the one that holds
         `identity` and everything that the function gives.
     identity : number
-        The accumulator of nothing: `combine(identity, a) == a`.
+        The accumulator of nothing: `combine(identity, a) == a`. Python's floats are float64, so `-np.inf` over float32
+        items makes the result float64: `np.float32(-np.inf)` does not.
     combine : callable
         `combine(a, b)` joins two accumulators, a being of earlier items. It must be associative.
     jit : bool

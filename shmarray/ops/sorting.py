@@ -227,12 +227,13 @@ def _argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, sta
 def _ranks(kth: Any, n: int) -> list[int] | None:
     """Places as NumPy takes them; None where it would refuse."""
     try:
-        ranks = [int(k) for k in np.atleast_1d(np.asarray(kth)).ravel()]
-    except (TypeError, ValueError):
+        places = np.asarray(kth)
+    except ValueError:
         return None
-    if np.asarray(kth).dtype.kind not in "iu" or any(not -n <= k < n for k in ranks):
+    if places.dtype.kind not in "iu" or places.ndim > 1:
         return None
-    return [k % n for k in ranks]
+    ranks = [int(k) for k in np.atleast_1d(places)]
+    return [k % n for k in ranks] if all(-n <= k < n for k in ranks) else None
 
 
 @implements(np.partition)

@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from shmarray._caller import warn
 from shmarray.array import implements
+from shmarray.engine.floating import report
 from shmarray.ops.results import new_result
 from shmarray.ops.steps import Array, plain, reduce_blocks
 
@@ -24,6 +25,9 @@ __all__: list[str] = []
 
 #: Arrays up to this many items are NumPy's: they would be one part of the grid anyway.
 _ONE_PART = 1 << 17
+
+#: NumPy's bits of floating-point errors.
+_OVERFLOW, _INVALID = 2, 8
 
 _FLOATS = "f4", "f8"
 _NUMBERS = "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", *_FLOATS
@@ -145,9 +149,20 @@ def _variance(loop: str, dtypes: tuple[str, ...], *, root: bool) -> Callable[...
         if not (freedom > 0).all():  # NumPy warns, and says which
             return NotImplemented
         values = moments[..., 2] / freedom
+        if not np.isfinite(values).all():
+            _report_on_the_way(a, values)
         return call.shaped(np.sqrt(values) if root else values, result, out)
 
     return version
+
+
+def _report_on_the_way(array: Array, variances: Array) -> None:
+    """The floating-point errors that NumPy meets, for which variances that are no numbers are the sign."""
+    ends = [ufunc.reduce(array, axis=None) for ufunc in (np.fmin, np.fmax)]
+    if np.isinf(ends).any():
+        report(_INVALID, "subtract")  # of an infinite mean from an infinite item
+    elif np.isinf(variances).any():
+        report(_OVERFLOW, "multiply")
 
 
 implements(np.var)(_variance("moments", _NUMBERS, root=False))

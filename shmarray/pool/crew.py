@@ -112,12 +112,14 @@ class Crew:
         death = worker.death()
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self._failed_starts = 0
-            logs.logger().error("worker %d (pid %d) died: %s; giving up", worker.lane, death.pid, describe_death(death))
+            logs.logger().error(
+                "shmarray: worker %d (pid %d) died: %s; giving up", worker.lane, death.pid, describe_death(death)
+            )
             self.dismiss(worker.lane)
             raise CannotStartError(death)
         ended = "died" if not death.reason.startswith("by this pool") else "was ended"
         logs.logger().warning(
-            "worker %d (pid %d) %s: %s; it is replaced%s",
+            "shmarray: worker %d (pid %d) %s: %s; it is replaced%s",
             worker.lane,
             death.pid,
             ended,

@@ -261,8 +261,8 @@ class Round:
             crew.relay.drain()
             if self.running and on_unknown is not None:
                 logs.logger().warning(
-                    "the call was interrupted, and workers were ended while they changed chunks %s in place: their "
-                    "content is unknown",
+                    "shmarray: the call was interrupted, and workers were ended while they changed chunks %s in place: "
+                    "their content is unknown",
                     sorted(self.running),
                 )
                 on_unknown(sorted(self.running), "of unknown content: the call was interrupted")

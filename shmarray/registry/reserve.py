@@ -277,11 +277,11 @@ def in_words(nbytes: int) -> str:
 
     Examples
     --------
-    >>> in_words(512), in_words(32_000_004_096)
-    ('512 bytes', '32.0 GB')
+    >>> in_words(512), in_words(999_999), in_words(32_000_004_096)
+    ('512 bytes', '1.0 MB', '32.0 GB')
     """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= 0.99995 * size:  # what would be written as 1000.0 belongs to the next unit already
             return f"{nbytes / size:.1f} {unit}"
     return f"{nbytes} bytes"
 
@@ -293,8 +293,8 @@ def _out(nbytes: int, left: int, limit: str) -> OutOfSharedMemoryError:
     else:
         remedy = ", or raise that limit" if "machine" not in limit else ", or end other programs"
     return OutOfSharedMemoryError(
-        f"{in_words(nbytes)} of shared memory were asked for, {in_words(left)} are free ({limit}); drop arrays, "
-        f"see `shmarray ls`{remedy}",
+        f"{in_words(nbytes)} of shared memory ({nbytes:,} bytes) were asked for, {in_words(left)} are free ({limit}); "
+        f"drop arrays, see `shmarray ls`{remedy}",
         nbytes=nbytes,
         free_nbytes=left,
         limit=limit,

@@ -164,8 +164,20 @@ def test_missing_files_and_folders_say_their_name(tmp_path: Path) -> None:
     (tmp_path / "taken.npy").mkdir()
     with pytest.raises(OSError, match=r"taken\.npy"):
         sa.save(tmp_path / "taken.npy", [1])
-    with pytest.raises(TypeError):
+
+
+def test_what_is_no_path_says_what_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"save\(file, array\) takes a path; got SharedArray: the file comes first, then"
+    ):
+        sa.save(sa.ones(3), tmp_path / "x.npy")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"load\(file\) takes a path; got int: the file comes first$"):
         sa.load(3)  # type: ignore[arg-type]
+    with (
+        open(tmp_path / "x.npy", "wb") as file,
+        pytest.raises(TypeError, match="give the path that it was opened with"),
+    ):
+        sa.save(file, [1])  # type: ignore[arg-type]
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,6 +262,39 @@ def test_calling_the_class_says_what_to_use() -> None:
         sa.SharedArray((3,))
 
 
+def test_names_that_are_not_here_say_what_to_use() -> None:
+    array = sa.ones(3)
+    for name, instead in {"close": "`del` the last view", "destroy": r"array\.unlink\(\)"}.items():
+        assert not hasattr(array, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': .*{instead}"):
+            getattr(array, name)
+    for name, instead in {
+        "arange": r"numpy\.arange takes SharedArrays",
+        "shared_array": r"shmarray\.array\(x\)",
+        "Lock": r"shmarray\.multiprocessing",
+        "rolling_mean": r"shmarray\.ops\.rolling_mean",
+        "usage": r"shmarray\.registry\.usage",
+    }.items():
+        with pytest.raises(AttributeError, match=f"module 'shmarray' has no attribute '{name}': .*{instead}"):
+            getattr(sa, name)
+    with pytest.raises(AttributeError, match="^module 'shmarray' has no attribute 'no_such_thing'$"):
+        sa.no_such_thing  # noqa: B018
+    with pytest.raises(AttributeError, match="no setting 'worker'; there are namespace, max_nbytes, workers"):
+        sa.config.worker  # noqa: B018
+
+
+def test_hints_lead_to_what_is_there() -> None:
+    import multiprocessing
+
+    from shmarray._absent import _NAMES
+
+    for text, names in _NAMES.items():
+        assert not set(names) & set(dir(sa)), "a name that is here needs no hint"
+        home = {"it is in": multiprocessing, "it is shmarray.registry": sa.registry, "it is shmarray.ops": sa.ops}
+        for module in (module for start, module in home.items() if text.startswith(start)):
+            assert all(hasattr(module, name) for name in names)
+
+
 def test_private_arrays_say_what_they_are() -> None:
     a = sa.ones(3) + 1
     assert (a.shm, a.name, a.is_shared, a.keep, a.chunks) == (None, None, False, False, (3,))

@@ -70,6 +70,24 @@ def test_it_is_recursive_and_one_for_all_views(make: Callable[[], sa.SharedArray
         pass
 
 
+def test_it_says_of_what_it_is_and_who_holds_it() -> None:
+    named, unnamed, memory = sa.zeros(1, name="shown"), shared(), private()
+    assert repr(named.lock(timeout=2)) == "<lock of array 'shown', free, waits 2 s>"
+    assert repr(unnamed.lock()) == "<lock of this unnamed array, free, waits for ever>"
+    told: list[str] = []
+    for array, holder_elsewhere in ((named, f"thread {threading.get_native_id()}"), (memory, "another thread")):
+        lock = array.lock()
+        with lock:
+            assert "held by this thread" in repr(lock)
+            thread = threading.Thread(target=lambda lock=lock: told.append(repr(lock)))
+            thread.start()
+            thread.join()
+        assert f"held by {holder_elsewhere}," in told[-1]
+        assert ", free, " in repr(lock)
+    with pytest.raises(AttributeError, match=r"no attribute 'acquire': take it by `with array\.lock\(\):`"):
+        named.lock().acquire()
+
+
 @both
 def test_threads_exclude_each_other(make: Callable[[], sa.SharedArray]) -> None:
     array = make()

@@ -132,6 +132,12 @@ ROWS: list[tuple[str, Callable[[Any], Any], set[str], str]] = [
         INTEGERS - {"huge"},
         "number of microsec",
     ),
+    (
+        "config.max_nbytes",
+        lambda x: sa.config.override(max_nbytes=x).__enter__(),
+        {"None", "bool", "numpy integer"},
+        r"a number of bytes, which may be text with a unit .*; got",
+    ),
     ("config.namespace", lambda x: setattr(sa.config, "namespace", x), {"text"}, "1-48 characters .*; got"),
     ("Pool(processes)", sa.Pool, INTEGERS | {"None"}, "processes must be a positive integer, or None .*; got"),
 ]
@@ -193,6 +199,53 @@ def test_files_that_are_no_arrays_say_what_to_do(tmp_path: Path) -> None:
         sa.load(tmp_path / "a.txt")
     sa.save(bytes(tmp_path / "bytes"), sa.ones(2))
     assert sa.load(bytes(tmp_path / "bytes.npy")).sum() == 2
+
+
+def test_numbers_of_bytes_have_units() -> None:
+    for text, nbytes in (("2GB", 2 * 10**9), ("1.5GiB", 3 << 29), ("64 kb", 64_000), ("4096", 4096), ("8 B", 8)):
+        with sa.config.override(max_nbytes=text):
+            assert sa.config.max_nbytes == nbytes
+    assert type(sa.config)({"SHMARRAY_CHUNK_NBYTES": "1MiB"}).chunk_nbytes == 1 << 20
+    for text in ("2XB", "1.5", "GB", "-1kB", "0MB", "99999999TB"):
+        with pytest.raises(ValueError, match="max_nbytes must be a number of bytes"):
+            sa.config.override(max_nbytes=text).__enter__()
+
+
+def test_memory_that_is_not_there_is_told_in_words_and_to_the_byte() -> None:
+    from shmarray.registry.reserve import in_words
+
+    assert [in_words(n) for n in (999, 999_949, 999_950, 10**9, 4 * 10**15)] == [
+        "999 bytes",
+        "999.9 kB",
+        "1.0 MB",
+        "1.0 GB",
+        "4000.0 TB",
+    ]
+    with pytest.raises(
+        sa.OutOfSharedMemoryError, match=r"^4\.0 TB of shared memory \(4,000,000,004,096 bytes\)"
+    ) as caught:
+        sa.empty((10**6, 10**6), "f4")
+    assert caught.value.nbytes == 4 * 10**12 + 4096
+
+
+def test_a_managers_address_and_key_are_checked_before_anything_is_started() -> None:
+    for address in ("foo:bar", "nowhere:"):
+        with pytest.raises(
+            ValueError, match=f"'{address}' is no HOST:PORT: a port is a number; a socket's path with a"
+        ):
+            sa.ArrayManager(address)
+    for key, kind in ((3, "int"), ("text", "str")):
+        with pytest.raises(TypeError, match=f"authkey must be bytes; got {kind}"):
+            sa.ArrayManager(authkey=key)  # type: ignore[arg-type]
+
+
+def test_a_pool_that_is_none_of_ours_is_told_by_its_whole_name() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as foreign, pytest.raises(TypeError, match="got concurrent.futures.thread.ThreadPoolEx"):
+        sa.elementwise(same)(sa.ones(3), pool=foreign)
+    with pytest.raises(TypeError, match="takes a function; got an array, and arrays come behind it"):
+        sa.map_chunks(sa.ones(3), same)  # type: ignore[arg-type]
 
 
 def same(x):  # type: ignore[no-untyped-def]

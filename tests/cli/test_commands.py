@@ -61,10 +61,12 @@ def test_ls_shows_unnamed_arrays_and_handles_on_their_way(run: Run) -> None:
     text = pickle.dumps(sa.zeros(3))
     lines = run("ls").output.splitlines()
     assert lines[1].endswith("in flight  (unnamed)")
+    assert "1 array (24 B) in flight: pickled, and kept until somebody" in run("gc").output
     (entry,) = json.loads(run("ls", "--json").output)
     assert entry["in_flight"] is True
     array = pickle.loads(text)
     assert json.loads(run("ls", "--json").output)[0]["in_flight"] is False
+    assert "in flight" not in run("gc").output
     del array
 
 
@@ -90,6 +92,8 @@ def test_holders_beyond_a_few_are_counted() -> None:
     entry = sa.registry.info("alpha")._replace(holders=tuple(range(10, 17)))
     assert _holders(entry, most=4) == "10, 11, 12, 13, 3 more"
     assert _holders(entry).endswith("15, 16")
+    assert _holders(entry._replace(holders=())) == "nobody visible"
+    assert _holders(entry._replace(holders=(), keep=True)) == "nobody, kept"
     del array
 
 
@@ -108,6 +112,7 @@ def test_tables_in_a_pipe_are_not_folded() -> None:
     _, *findings, _ = done.stdout.splitlines()  # between the headings and the sum
     assert len(findings) >= 10
     assert all(line.split()[0] in ("good", "note", "wrong") for line in findings)
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
 
 
 def test_info_tells_one_array(run: Run) -> None:

@@ -125,7 +125,9 @@ def test_demo_uses_the_lanes_it_is_told(run: Callable[..., Result], monkeypatch:
     assert (result.exit_code, result.stderr) == (1, "Error: no room for the terrain\n")
 
 
-@pytest.mark.parametrize("option", ["--out=/nowhere/at/all.png", "--nbytes=7MB", "--workers=0", "--out=/tmp"])
+@pytest.mark.parametrize(
+    "option", ["--out=/nowhere/at/all.png", "--nbytes=7MB", "--workers=0", "--out=/tmp", "--out=relief.txt"]
+)
 def test_demo_refuses_options_that_cannot_be(run: Callable[..., Result], option: str) -> None:
     result = run(option)
     assert result.exit_code == 2

@@ -94,6 +94,26 @@ def test_the_error_names_function_line_and_reason(function, at, text, reason):
     assert pickle.loads(pickle.dumps(error)).lineno == error.lineno
 
 
+def three_dimensional_norm(x):
+    return np.linalg.norm(np.zeros((2, 2, 2))) + x
+
+
+def test_the_cause_is_what_numba_says_without_how_it_searched():
+    for function, shown in (
+        (calls_helper, ("No implementation of function", 'y + "text"', "calls_helper", "^")),
+        (three_dimensional_norm, ("only supported on 1 and 2-D arrays", "three_dimensional_norm", "^")),
+        (unknown_name, ("NameError: name 'undefined_thing' is not defined",)),
+    ):
+        with pytest.raises(KernelCompileError) as caught:
+            jit.return_type(jit.scalar(function), (numba.float64,))
+        error = caught.value
+        cause = str(error.__cause__)
+        assert all(part in cause for part in shown)
+        assert not any(noise in cause for noise in ("During: ", "Failed in nopython", "candidate impl", "Overload of"))
+        assert len(cause.splitlines()) < len(error.numba_message.splitlines())
+        assert "Failed in nopython mode" in pickle.loads(pickle.dumps(error)).numba_message
+
+
 def test_two_result_types_name_one_of_the_lines():
     with pytest.raises(KernelCompileError, match="different kinds of values on different paths") as caught:
         jit.return_type(jit.scalar(two_types), (numba.float64,))

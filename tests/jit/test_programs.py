@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.jit.jit_programs import start
 
 _PROGRAM = """
@@ -54,50 +52,40 @@ def run(run_program, **environ):
     return float(total), *(int(count) for count in counts)
 
 
-def test_the_second_run_compiles_nothing(run_program):
-    first = run(run_program)
-    assert first[1:] == (4, 0, 1)
-    assert run(run_program) == (first[0], 0, 4, 1)
-
-
-def test_the_second_run_does_not_start_numbas_compiler(run_program):
-    check = "\nfrom numba.core.registry import cpu_target\nprint(len(cpu_target.target_context._registries))"
-    run(run_program)
-    assert run_program(_PROGRAM + check).split()[4:] == ["0"]
-
-
-def test_a_constant_that_changed_between_runs_is_compiled_in(run_program):
+def test_runs_compile_what_is_new_to_them_and_nothing_else(run_program):
     first = run(run_program, CONSTANT="2")
+    assert first[1:] == (4, 0, 1)
     changed = run(run_program, CONSTANT="3")
     assert changed[0] != first[0]
     assert changed[1:] == (1, 3, 1)
-    assert run(run_program, CONSTANT="2") == (first[0], 0, 4, 1)
+    # And where nothing is new, numba's compiler is not even started.
+    check = "\nfrom numba.core.registry import cpu_target\nprint(len(cpu_target.target_context._registries))"
+    total, *counts = run_program(_PROGRAM + check, CONSTANT="2").split()
+    assert (float(total), counts) == (first[0], ["0", "4", "1", "0"])
 
 
-@pytest.mark.parametrize(
-    "settings", [{"NUMBA_LOOP_VECTORIZE": "0"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}]
-)
-def test_other_codegen_settings_have_other_codes(run_program, settings):
+def test_other_codegen_settings_have_other_codes(run_program):
     first = run(run_program, KERNELS="1")
-    assert run(run_program, KERNELS="1", **settings) == first
+    for settings in ({"NUMBA_LOOP_VECTORIZE": "0"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}):
+        assert run(run_program, KERNELS="1", **settings) == first
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_damaged_files_are_compiled_anew(run_program, cache_directory, damage):
-    first = run(run_program)
-    for path in cache_directory.glob("*.code"):
+def test_damaged_files_are_compiled_anew(run_program, cache_directory):
+    first = run(run_program, KERNELS="2")
+    sizes = {path: path.stat().st_size for path in cache_directory.glob("*.code")}
+    truncated, flipped, *others = sizes
+    data = truncated.read_bytes()
+    truncated.write_bytes(data[: len(data) // 2])
+    for path in (flipped, *others):
         data = bytearray(path.read_bytes())
-        if damage == "truncated":
-            data = data[: len(data) // 2]
-        else:
-            data[len(data) // 2] ^= 4
+        data[len(data) // 2] ^= 4
         path.write_bytes(data)
-    assert run(run_program) == first
-    assert run(run_program)[1:] == (0, 4, 1)
+    assert run(run_program, KERNELS="2") == first
+    assert {path: path.stat().st_size for path in cache_directory.glob("*.code")} == sizes
 
 
 def test_programs_at_once_agree_and_leave_a_whole_cache(run_program, cache_directory):
-    programs = [start(_PROGRAM, environ={"KERNELS": "2"}) for _ in range(4)]
+    programs = [start(_PROGRAM, environ={"KERNELS": "2"}) for _ in range(3)]
     outputs = []
     for program in programs:
         output, errors = program.communicate(timeout=110)
@@ -112,8 +100,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing_but_time(run_program, tm
     blocked = tmp_path / "blocked"
     blocked.write_bytes(b"")
     environ = {"SHMARRAY_CACHE_DIR": str(blocked / "below"), "TMPDIR": str(blocked)}
-    assert run(run_program, **environ)[1:] == (4, 0, 1)
-    assert run(run_program, **environ)[1:] == (4, 0, 1)
+    assert run(run_program, KERNELS="1", **environ)[1:3] == (1, 0)
 
 
 def test_importing_the_package_takes_no_numba(run_program):

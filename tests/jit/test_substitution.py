@@ -162,6 +162,12 @@ def module_from_closure(module):
 )
 def test_every_way_to_say_exp_is_replaced(kernel):
     np.testing.assert_array_equal(apply(compiled(kernel).entry, X, Y), X + 1000.0)
+
+
+@pytest.mark.parametrize(
+    "kernel", [lambda x, y: np.exp(x), from_closure(math.exp), lambda x, y: helper_of_helper(x), through_local_module]
+)
+def test_precise_functions_are_left_as_they_are(kernel):
     np.testing.assert_allclose(apply(compiled(kernel, precise=True).entry, X, Y), np.exp(X), rtol=1e-15)
 
 

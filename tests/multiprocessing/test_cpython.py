@@ -25,9 +25,14 @@ pytestmark = pytest.mark.skipif(original is None, reason="this interpreter does 
 
 POOL = ("WithProcessesTestPool", "WithProcessesTestPoolWorkerErrors", "WithProcessesTestPoolWorkerLifetime")
 CTYPES = ("WithProcessesTestValue", "WithProcessesTestArray", "WithProcessesTestSharedCTypes")
+MANAGERS = (
+    "WithManagerTestContainers",
+    "WithManagerTestMyManager",
+    "WithManagerTestRemoteManager",
+    "WithManagerTestManagerRestart",
+)
 OTHERS = (
     "WithProcessesTestSharedMemory",
-    "WithManagerTestContainers",
     "WithManagerTestLock",
     "WithProcessesTestLock",
     "WithProcessesTestQueue",
@@ -109,19 +114,22 @@ def failures(said: str) -> set[str]:
     return set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+?\))", said, re.M))
 
 
-def test_pool_values_and_arrays_under_fork(tmp_path: Path) -> None:
-    said = run(tmp_path, "fork", POOL + CTYPES, slow=SLOW)
-    assert not failures(said), said
+#: What each start method could break that the others would not show.
+SELECTION = {
+    "fork": POOL + CTYPES + MANAGERS,
+    "spawn": ("WithProcessesTestValue",),
+    "forkserver": ("WithManagerTestContainers", "WithManagerTestMyManager"),
+}
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_values_and_arrays_under(method: str, tmp_path: Path) -> None:
-    said = run(tmp_path, method, ("WithProcessesTestValue", "WithProcessesTestSharedCTypes"))
+@pytest.mark.parametrize("method", SELECTION)
+def test_a_selection_passes(method: str, tmp_path: Path) -> None:
+    said = run(tmp_path, method, SELECTION[method], slow=SLOW)
     assert not failures(said), said
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("names", [(name,) for name in POOL + CTYPES + OTHERS], ids=lambda names: names[0])
+@pytest.mark.parametrize("names", [(name,) for name in POOL + CTYPES + MANAGERS + OTHERS], ids=lambda names: names[0])
 def test_all_that_passes_on_the_original(
     names: tuple[str, ...], method: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -148,17 +148,12 @@ def network() -> Iterator[tuple[str, str]]:
         subprocess.run([ip, "link", "delete", near], capture_output=True, check=False)
 
 
-def test_a_client_on_another_host_reads_and_writes_slices(network: tuple[str, str]) -> None:
+def test_a_client_on_another_host_reads_and_writes_slices_and_one_with_the_same_shm_maps(
+    network: tuple[str, str],
+) -> None:
     host, here = network
     unshare = _unshare()
-    with _served((here, 0)) as manager:
-        address = f"{here}:{manager.address[1]}"
-        inside = ["ip", "netns", "exec", host, *unshare, *ANOTHER_SHM]
-        _run(*inside, sys.executable, "-c", CLIENT, address, "far-away", "RemoteArray")
-
-
-def test_across_a_network_with_the_same_shm_a_client_maps(network: tuple[str, str]) -> None:
-    host, here = network
-    with _served((here, 0)) as manager:
-        address = f"{here}:{manager.address[1]}"
-        _run("ip", "netns", "exec", host, sys.executable, "-c", CLIENT, address, "far-away", "SharedArray")
+    for namespaces, kind in (([*unshare, *ANOTHER_SHM], "RemoteArray"), ([], "SharedArray")):
+        with _served((here, 0)) as manager:
+            address = f"{here}:{manager.address[1]}"
+            _run("ip", "netns", "exec", host, *namespaces, sys.executable, "-c", CLIENT, address, "far-away", kind)

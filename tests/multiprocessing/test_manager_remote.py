@@ -111,7 +111,7 @@ def test_records_dates_and_scalars_travel(far: ArrayManager) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_basic_indexing_is_numpys(data: st.DataObject) -> None:
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
     key = data.draw(hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
@@ -124,6 +124,7 @@ def test_basic_indexing_is_numpys(data: st.DataObject) -> None:
     itemsize=st.integers(1, 40),
     frame=st.integers(1, 200),
 )
+@settings(max_examples=40)
 def test_pieces_are_the_array_in_order(shape: tuple[int, ...], itemsize: int, frame: int) -> None:
     numbers = np.arange(int(np.prod(shape))).reshape(shape)
     with pytest.MonkeyPatch.context() as patch:

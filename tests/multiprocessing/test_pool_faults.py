@@ -234,40 +234,29 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
-@pytest.mark.parametrize("everybody", [False, True])
-def test_ctrl_c_ends_a_call_and_the_pool_goes_on(everybody: bool) -> None:
-    program = f"""
+def test_ctrl_c_ends_a_call_and_the_pool_goes_on() -> None:
+    program = """
 import os, signal, threading, time
 from shmarray import multiprocessing as mp
 os.setpgid(0, 0)
-everybody = {everybody}
-def interrupt():
+def interrupt(kill):
     while not any(worker.state == "busy" for worker in pool.workers):
         time.sleep(0.001)
-    (os.killpg if everybody else os.kill)(os.getpid(), signal.SIGINT)
+    kill(os.getpid(), signal.SIGINT)
 with mp.Pool(2) as pool:
-    threading.Thread(target=interrupt).start()
-    try:
-        pool.map(time.sleep, [0.5] * 1000, chunksize=1)
-    except KeyboardInterrupt:
-        print("interrupted")
-    print(pool.map(abs, [-1, -2]))
+    for kill in (os.kill, os.killpg):  # this process alone, and with its workers as in a terminal
+        threading.Thread(target=interrupt, args=(kill,)).start()
+        try:
+            pool.map(time.sleep, [0.2] * 1000, chunksize=1)
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(pool.map(abs, [-1, -2]))
 print("over")
 """
     done = run_program(program)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:3] == ["interrupted", "[1, 2]", "over"], done.stdout + done.stderr
+    assert done.stdout.split("\n")[:-1] == ["interrupted", "[1, 2]"] * 2 + ["over"], done.stdout + done.stderr
     assert not done.stderr
-
-
-def test_a_program_that_forgets_its_pool_ends() -> None:
-    program = """
-from shmarray import multiprocessing as mp
-pool = mp.Pool(2)
-print(pool.map(abs, [-1, -2]))
-"""
-    done = run_program(program)
-    assert (done.returncode, done.stdout) == (0, "[1, 2]\n"), done.stderr
 
 
 def test_a_forked_child_cannot_use_the_pool_and_does_it_no_harm() -> None:
@@ -298,7 +287,7 @@ def test_a_storm_of_kills_loses_no_result(storm_s: float) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        until = time.monotonic() + storm_s / 4
+        until = time.monotonic() + storm_s / 10
         while time.monotonic() < until:
             count = choose.randrange(1, 600)
             size = choose.choice((1, 1, 3, 10))
@@ -317,7 +306,7 @@ def square(x: int) -> int:
     return x * x
 
 
-def test_a_pool_that_has_ended_is_nothing_to_forked_children() -> None:
+def test_pools_that_ended_were_never_made_or_are_forgotten_are_nothing_to_complain_about() -> None:
     program = """
 import os
 from shmarray import multiprocessing as mp
@@ -327,26 +316,20 @@ ended.join()
 pid = os.fork()
 if pid == 0:
     os._exit(0)
-os.waitpid(pid, 0)
-"""
-    done = run_program(program)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_pool_that_cannot_be_made_leaves_nothing_to_complain_about() -> None:
-    program = """
-from shmarray import multiprocessing as mp
+assert os.waitpid(pid, 0)[1] == 0
 def make_one():
     mp.Pool(1)
-with mp.Pool(1) as pool:
-    try:
-        pool.apply(make_one)
-    except AssertionError as error:
-        print(error)
+forgotten = mp.Pool(1)
+try:
+    forgotten.apply(make_one)
+except AssertionError as error:
+    print(error)
+print(forgotten.map(abs, [-1, -2]))
 """
     done = run_program(program)
-    assert "daemonic" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
+    assert "daemonic" in done.stdout
+    assert done.stdout.endswith("[1, 2]\n")
 
 
 def test_a_callback_can_do_all_but_wait_for_its_own_pool(capfd: pytest.CaptureFixture[str]) -> None:

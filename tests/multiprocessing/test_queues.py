@@ -100,21 +100,22 @@ def test_a_pipe_of_the_original_loses_them() -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_they_reach_a_process_that_inherited_nothing(method: str) -> None:
-    for kind in ("SimpleQueue", "Queue"):
-        channel = Channel(kind, method)
+    channels = [Channel(kind, method) for kind in ("SimpleQueue", "Queue")]
+    for channel in channels:
         put_new(channel.put, 1.0)
-        if kind == "Queue":
-            wait_until(lambda channel=channel: not channel.taker.empty())
-        registry.gc()
-        receiver = channel.context.Process(target=take_one, args=(channel.taker,))
-        receiver.start()
-        receiver.join()
-        assert receiver.exitcode == 0
+    wait_until(lambda: not channels[1].taker.empty())
+    registry.gc()
+    receiver = channels[0].context.Process(target=take_one, args=[channel.taker for channel in channels])
+    receiver.start()
+    receiver.join()
+    assert receiver.exitcode == 0
+    for channel in channels:
         channel.close()
 
 
-def take_one(queue: Any) -> None:
-    assert queue.get().sum() == 1000.0
+def take_one(*queues: Any) -> None:
+    for queue in queues:
+        assert queue.get().sum() == 1000.0
 
 
 @pytest.mark.parametrize("channel", ["SimpleQueue", "one-way Pipe"], indirect=True)

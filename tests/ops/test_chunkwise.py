@@ -53,32 +53,32 @@ GEOMETRIES = [None, 1, 4, (3, 5), (1, 1), (-1, 2), (2, -1), (50, 50), (12, 1)]
 # ---------------------------------------------------------------------- in place and returned
 
 
-@pytest.mark.parametrize("chunks", GEOMETRIES)
 @pytest.mark.parametrize("kernel", [double, python_double])
-def test_in_place_changes_every_element_once(kernel, chunks):
+def test_in_place_changes_every_element_once(kernel):
     x = np.arange(12.0 * 14).reshape(12, 14)
-    a = sa.array(x)
-    assert kernel(a, chunks=chunks) is None
-    assert np.array_equal(a, 2 * x)
-    a = sa.array(x, chunks=chunks)
-    kernel(a)
-    assert np.array_equal(a, 2 * x)
+    for chunks in GEOMETRIES:
+        a = sa.array(x)
+        assert kernel(a, chunks=chunks) is None
+        assert np.array_equal(a, 2 * x), chunks
+        a = sa.array(x, chunks=chunks)
+        kernel(a)
+        assert np.array_equal(a, 2 * x), chunks
 
 
-@pytest.mark.parametrize("chunks", GEOMETRIES)
 @pytest.mark.parametrize("kernel", [doubled, python_doubled])
-def test_returned_chunks_make_an_array(kernel, chunks):
+def test_returned_chunks_make_an_array(kernel):
     x = np.arange(12.0 * 14).reshape(12, 14)
-    a = sa.array(x)
-    result = kernel(a, chunks=chunks)
-    assert type(result) is sa.SharedArray
-    assert result.is_shared
-    assert np.array_equal(result, 2 * x)
-    out = sa.empty((12, 14), np.float32)
-    assert kernel(a, out=out, chunks=chunks) is out
-    assert np.array_equal(out, 2 * x)
-    kernel(a, out=a, chunks=chunks)
-    assert np.array_equal(a, 2 * x)
+    for chunks in GEOMETRIES:
+        a = sa.array(x)
+        result = kernel(a, chunks=chunks)
+        assert type(result) is sa.SharedArray
+        assert result.is_shared
+        assert np.array_equal(result, 2 * x), chunks
+        out = sa.empty((12, 14), np.float32)
+        assert kernel(a, out=out, chunks=chunks) is out
+        assert np.array_equal(out, 2 * x), chunks
+        kernel(a, out=a, chunks=chunks)
+        assert np.array_equal(a, 2 * x), chunks
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 3, 5), (2, 3, 1, 2)])
@@ -124,13 +124,13 @@ def test_a_returned_view_of_the_chunk_may_go_where_the_chunk_was():
     assert np.array_equal(a, np.concatenate([x[0:4][::-1], x[4:8][::-1], x[8:][::-1]]))
 
 
-@pytest.mark.parametrize("code", ["?", "u1", "i4", "f4", "c16", "M8[s]", "m8[ns]", "S3"])
 @pytest.mark.parametrize("jit", [True, False])
-def test_items_of_every_kind_pass_through_unchanged(code, jit):
-    x = np.arange(20).reshape(5, 4).astype(code)
-    result = sa.map_chunks(lambda chunk: chunk.copy(), sa.array(x), chunks=2, jit=jit)
-    assert result.dtype == x.dtype
-    assert np.array_equal(result, x)
+def test_items_of_every_kind_pass_through_unchanged(jit):
+    for code in ("?", "f4", "c16", "M8[s]", "S3"):
+        x = np.arange(20).reshape(5, 4).astype(code)
+        result = sa.map_chunks(lambda chunk: chunk.copy(), sa.array(x), chunks=2, jit=jit)
+        assert result.dtype == x.dtype
+        assert np.array_equal(result, x)
 
 
 def test_results_may_have_another_dtype():
@@ -183,14 +183,14 @@ def test_python_functions_with_defaults_and_any_number_of_arguments():
 # ---------------------------------------------------------------------- halos
 
 
-@pytest.mark.parametrize("chunks", [None, 1, (3, 5), (1, 1), (-1, 2), (50, 50)])
 @pytest.mark.parametrize("width", [1, 3])  # 3 is wider than some of the chunks
-def test_a_halo_shows_the_neighbours_and_ends_at_the_edges(width, chunks):
+def test_a_halo_shows_the_neighbours_and_ends_at_the_edges(width):
     x = np.random.default_rng(7).integers(0, 100, (9, 11)).astype(float)
     expected = numpys_box_sum(x, width)
-    assert np.array_equal(neighbours[width](sa.array(x), chunks=chunks), expected)
-    if width == 1:
-        assert np.array_equal(python_neighbours(sa.array(x), chunks=chunks), expected)
+    for chunks in (None, 1, (3, 5), (1, 1), (-1, 2), (50, 50)):
+        assert np.array_equal(neighbours[width](sa.array(x), chunks=chunks), expected), chunks
+        if width == 1:
+            assert np.array_equal(python_neighbours(sa.array(x), chunks=chunks), expected), chunks
 
 
 def test_a_halo_of_its_own_for_each_dimension():
@@ -320,17 +320,17 @@ def _count_calls(counts, how):
 
 
 @pytest.mark.parametrize("how", ["in place", "returns", "only looks"])
-@pytest.mark.parametrize("chunks", [100, 7, 1])
-def test_python_functions_run_exactly_once_a_chunk(how, chunks):
+def test_python_functions_run_exactly_once_a_chunk(how):
     x = np.arange(20.0)
-    a, counts = sa.array(x), sa.zeros(20, np.int64)
-    result = sa.map_chunks(_count_calls(counts, how), a, chunks=chunks, jit=False)
-    assert counts.tolist() == [1] * -(-20 // chunks) + [0] * (20 - -(-20 // chunks))
-    assert np.array_equal(a, x + (how == "in place"))
-    if how == "returns":
-        assert np.array_equal(result, x + 1)
-    else:
-        assert result is None
+    for chunks in (100, 7, 1):
+        a, counts = sa.array(x), sa.zeros(20, np.int64)
+        result = sa.map_chunks(_count_calls(counts, how), a, chunks=chunks, jit=False)
+        assert counts.tolist() == [1] * -(-20 // chunks) + [0] * (20 - -(-20 // chunks))
+        assert np.array_equal(a, x + (how == "in place"))
+        if how == "returns":
+            assert np.array_equal(result, x + 1)
+        else:
+            assert result is None
 
 
 def test_python_functions_may_do_anything():
@@ -452,7 +452,7 @@ def test_functions_that_cannot_travel_are_refused_before_dispatch():
 # ---------------------------------------------------------------------- lanes
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("lanes", [1, 5])
 def test_results_do_not_depend_on_the_number_of_lanes(lanes):
     x = np.random.default_rng(10).integers(0, 9, (20, 30)).astype(float)
     with sa.Pool(lanes) as pool:

@@ -59,31 +59,31 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_operands_of_any_strides(view, everywhere):
+def test_operands_of_any_strides(everywhere):
     x = np.random.default_rng(3).random((12, 14))
-    cut = VIEWS[view]
-    assert np.array_equal(axpy(3.0, cut(sa.array(x)), cut(sa.array(x))), 3.0 * cut(x) + cut(x))
+    for view, cut in VIEWS.items():
+        assert np.array_equal(axpy(3.0, cut(sa.array(x)), cut(sa.array(x))), 3.0 * cut(x) + cut(x)), view
 
 
-@pytest.mark.parametrize("view", [name for name in VIEWS if name != "broadcast"])
-def test_outputs_of_any_strides_change_nothing_beside_them(view, everywhere):
-    x, expected = np.random.default_rng(3).random((12, 14)), np.full((12, 14), -1.0)
-    cut = VIEWS[view]
-    out = sa.full((12, 14), -1.0)
-    target = cut(out)
-    assert axpy(2.0, cut(sa.array(x)), 1.0, out=target) is target
-    cut(expected)[...] = 2.0 * cut(x) + 1.0
-    assert np.array_equal(out, expected)
+def test_outputs_of_any_strides_change_nothing_beside_them(everywhere):
+    x = np.random.default_rng(3).random((12, 14))
+    for view, cut in VIEWS.items():
+        if view == "broadcast":
+            continue
+        out, expected = sa.full((12, 14), -1.0), np.full((12, 14), -1.0)
+        target = cut(out)
+        assert axpy(2.0, cut(sa.array(x)), 1.0, out=target) is target
+        cut(expected)[...] = 2.0 * cut(x) + 1.0
+        assert np.array_equal(out, expected), view
 
 
-@pytest.mark.parametrize("chunks", [None, 1, 5, (3, 4), (1, 1), (-1, 2), (100, 100), (12, 1)])
-def test_chunks_of_any_geometry(chunks, everywhere):
+def test_chunks_of_any_geometry(everywhere):
     x = np.random.default_rng(4).random((12, 14))
-    a, out = sa.array(x, chunks=chunks), sa.empty((12, 14), chunks=chunks)
-    axpy(2.0, a, a, out=out)
-    assert np.array_equal(out, 3 * x)
-    assert np.array_equal(axpy(2.0, a.T, a.T, out=sa.empty((14, 12))), 3 * x.T)
+    for chunks in (None, 1, 5, (3, 4), (1, 1), (-1, 2), (100, 100), (12, 1)):
+        a, out = sa.array(x, chunks=chunks), sa.empty((12, 14), chunks=chunks)
+        axpy(2.0, a, a, out=out)
+        assert np.array_equal(out, 3 * x), chunks
+        assert np.array_equal(axpy(2.0, a.T, a.T, out=sa.empty((14, 12))), 3 * x.T), chunks
 
 
 def test_an_empty_call(everywhere):
@@ -95,7 +95,7 @@ def test_an_empty_call(everywhere):
 # ---------------------------------------------------------------------- lanes
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 8])
+@pytest.mark.parametrize("lanes", [1, 5])
 def test_results_do_not_depend_on_the_number_of_lanes(lanes, everywhere):
     rng = np.random.default_rng(8)
     x, y = rng.random((2, 64, 33))

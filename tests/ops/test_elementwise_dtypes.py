@@ -21,7 +21,7 @@ def quotient(x, y):
     return x // y
 
 
-@pytest.mark.parametrize("code", ["?", "i1", "u2", "u8", "f4", "f8", "c16"])
+@pytest.mark.parametrize("code", ["?", "u2", "i8", "f4", "c16"])
 def test_items_of_every_kind_pass_through_unchanged(code):
     x = (np.arange(20) % 2 if code == "?" else np.arange(20)).astype(code)
     result = identity(sa.array(x))

@@ -138,10 +138,12 @@ def test_plain_arrays_and_lists_are_copied_in(everywhere):
     assert add([[1.5], [2.5]], (1, 2)).tolist() == [[2.5, 3.5], [3.5, 4.5]]
 
 
-def test_scalars_alone_give_an_array_without_dimensions():
-    result = axpy(2.0, 3.0, 4.0)
-    assert result.shape == ()
-    assert float(result) == 10.0
+def test_scalars_alone_give_a_scalar_as_numpys_ufuncs_do():
+    for result in (axpy(2.0, 3.0, 4.0), axpy(sa.array(2.0), 3.0, np.float64(4.0))):
+        assert (type(result), result) == (np.float64, 10.0)
+    out = sa.zeros(())
+    assert axpy(2.0, 3.0, 4.0, out=out) is out
+    assert out[()] == 10.0
 
 
 def test_private_copies_are_read_as_they_are(namespace, everywhere):

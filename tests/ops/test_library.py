@@ -56,7 +56,7 @@ def test_strides_do_not_change_the_bits():
     turned = sa.array(np.asarray(x).T.copy()).T
     for axis in (None, 0, 1):
         for view in (wide[:, ::2], turned):
-            for function in (np.std, np.nansum, np.argmin):
+            for function in (np.std, np.nansum, np.argmax):
                 np.testing.assert_array_equal(function(view, axis=axis), function(x, axis=axis))
 
 
@@ -101,7 +101,10 @@ def test_statistics_raise_and_warn_as_numpy_does():
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "u4"])
 def test_sorting(dtype):
-    for x in (numbers(dtype, special=True), np.sort(numbers(dtype))[::-1].copy(), np.full(N, 3, dtype)):
+    inputs = [numbers(dtype, special=True)]
+    if dtype in ("f8", "u4"):  # those of one size have their loops in common
+        inputs += [np.sort(numbers(dtype))[::-1].copy(), np.full(N, 3, dtype)]
+    for x in inputs:
         a = sa.array(x)
         expected = np.sort(x)
         same(np.sort(a), expected)
@@ -264,11 +267,11 @@ def test_bits_are_the_same_for_any_number_of_lanes(namespace):
         return subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
 
     outputs = []
-    for lanes in (1, 2, 8):  # one after another: the first compiles for all
+    for lanes in (1, 5):  # one after the other: the first compiles for both
         process = start(lanes)
         outputs.append(process.communicate(timeout=300)[0].split())
         assert process.returncode == 0
-    assert [int(lanes) for lanes, _ in outputs] == [1, 2, 8]
+    assert [int(lanes) for lanes, _ in outputs] == [1, 5]
     assert len({digest for _, digest in outputs}) == 1
 
 

@@ -123,9 +123,7 @@ def test_over_all_axes_it_gives_a_scalar_otherwise_a_shared_array():
     assert total(a, keepdims=True).shape == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "shape", [(300_000,), (2, 150_000), (150_000, 2), (500, 600), (1, 300_000), (300_000, 1), (7, 40_000, 1)]
-)
+@pytest.mark.parametrize("shape", [(300_000,), (2, 150_000), (150_000, 2), (500, 600), (1, 300_000), (7, 40_000, 1)])
 def test_many_chunks(shape, everywhere):
     x = np.random.default_rng(2).integers(-1000, 1000, shape).astype(float)
     a = sa.array(x)
@@ -139,12 +137,12 @@ def test_accuracy_over_many_items():
     assert total(sa.array(x)) == pytest.approx(float(np.sum(x.astype(np.longdouble))), rel=1e-14)
 
 
-@pytest.mark.parametrize("axis", [None, 0, 1, (0, 1), ()])
-def test_plain_arrays_and_lists_are_taken(axis, everywhere):
+def test_plain_arrays_and_lists_are_taken(everywhere):
     x = np.arange(12.0).reshape(3, 4)
-    assert np.array_equal(total(x, axis=axis), x.sum(axis=axis))
-    assert np.array_equal(total(x.tolist(), axis=axis), x.sum(axis=axis))
-    assert np.array_equal(total(x[::-1, ::2], axis=axis), x[::-1, ::2].sum(axis=axis))
+    for axis in (None, 0, 1, (0, 1), ()):
+        assert np.array_equal(total(x, axis=axis), x.sum(axis=axis))
+        assert np.array_equal(total(x.tolist(), axis=axis), x.sum(axis=axis))
+        assert np.array_equal(total(x[::-1, ::2], axis=axis), x[::-1, ::2].sum(axis=axis))
 
 
 # ---------------------------------------------------------------------- accumulators
@@ -271,7 +269,7 @@ def test_bits_depend_on_values_shape_dtype_and_axes_alone(axis):
                 assert np.asarray(total(same, axis=axis)).tobytes() == expected
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 8])
+@pytest.mark.parametrize("lanes", [1, 5])
 def test_bits_do_not_depend_on_the_number_of_lanes(lanes, everywhere):
     x = np.random.default_rng(10).random((600, 700))
     a = sa.array(x)
@@ -302,8 +300,8 @@ class _Bites:
         monkeypatch.setattr(BlockJob, "bind", counting)
 
 
-@pytest.mark.parametrize("kernel", [total, composed, count_positive], ids=lambda kernel: kernel.__name__)
-@pytest.mark.parametrize("shape", [(5000,), (70, 90), (7, 1500), (3, 5, 40), (2000, 2), (1, 64)])
+@pytest.mark.parametrize("kernel", [total, composed], ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize("shape", [(3000,), (40, 60), (3, 5, 40), (1000, 2)])
 def test_a_fold_left_between_any_two_items_comes_to_the_same_bits(kernel, shape, monkeypatch):
     x = np.random.default_rng(12).random(shape) - 0.5
     layouts = [x, np.asfortranarray(x), x[..., ::2]]

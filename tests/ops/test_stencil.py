@@ -56,18 +56,23 @@ def reads_at(u, step):
     return u[int(step)]
 
 
-@pytest.mark.parametrize("mode", FIVE)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 4), (40, 51)])
-def test_two_dimensions_equal_scipy_in_every_mode(dense, mode, shape, everywhere, pool) -> None:
+def test_two_dimensions_equal_scipy_in_every_mode(dense, shape, everywhere, pool) -> None:
     x = np.random.default_rng(1).random(shape)
-    expected = ndimage.correlate(x, weights_2d(), mode=mode, cval=2.5)
     reversed_view = sa.array(np.flip(x).copy())[::-1, ::-1]
-    for array in (sa.array(x, chunks=(7, 9)), sa.array(x), sa.array(x.T.copy()).T, reversed_view):
-        np.testing.assert_allclose(dense[mode](array), expected, rtol=1e-12)
+    arrays = sa.array(x, chunks=(7, 9)), sa.array(x), sa.array(x.T.copy()).T, reversed_view
+    for mode in FIVE:
+        expected = ndimage.correlate(x, weights_2d(), mode=mode, cval=2.5)
+        for array in arrays:
+            np.testing.assert_allclose(dense[mode](array), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mode", FIVE)
-def test_one_and_three_dimensions_equal_scipy(mode) -> None:
+def test_one_and_three_dimensions_equal_scipy() -> None:
+    for mode in FIVE:
+        one_and_three_dimensions_equal_scipy(mode)
+
+
+def one_and_three_dimensions_equal_scipy(mode) -> None:
     @sa.stencil(halo=(3,), mode=mode, cval=-1.0)
     def line(u):
         return u[-3] + 2 * u[-1] + 3 * u[0] - u[2]
@@ -106,7 +111,7 @@ def test_the_bits_do_not_depend_on_chunks_or_workers(everywhere, pool, dense) ->
     x = np.random.default_rng(3).random((64, 65))
     alone = dense["mirror"](sa.array(x))
     assert dense["mirror"](sa.array(x, chunks=(64, 3)), pool=pool).tobytes() == alone.tobytes()
-    with sa.pool.Pool(8) as workers:
+    with sa.pool.Pool(5) as workers:
         assert dense["mirror"](sa.array(x, chunks=(5, 11)), pool=workers).tobytes() == alone.tobytes()
 
 

@@ -34,7 +34,7 @@ def test_two_threads_call_kernels_at_once(pool):
 
     def work(value):
         try:
-            for _ in range(30):
+            for _ in range(10):
                 a = sa.full(1 << 18, float(value))
                 assert np.all(np.asarray(more(a, pool=pool)) == value + 1)
                 b = sa.full(64, value, chunks=8)
@@ -84,7 +84,7 @@ def test_a_call_from_a_signal_handler_runs_in_place(pool):
     before = signal.signal(signal.SIGALRM, handler)
     moment, armed = np.random.default_rng(3), 0
     try:
-        while len(runs) < 30:
+        while len(runs) < 12:
             if armed == len(runs):  # one at a time: the handler may take longer than the call it interrupts
                 armed += 1
                 signal.setitimer(signal.ITIMER_REAL, moment.uniform(1e-5, 2e-3))
@@ -124,7 +124,7 @@ def test_a_call_from_inside_a_chunk_in_a_worker_runs_in_place(pool):
     np.testing.assert_array_equal(b, np.asarray(a) + 12)
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError, SystemExit])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("size", [64, 1 << 22])
 def test_what_a_callback_raises_reaches_the_caller_and_leaves_the_pool_usable(pool, kind, size):
     a, b = arrays()

@@ -23,7 +23,7 @@ def arrays(n_chunks=6):
 
 
 def test_prints_reach_standard_output_before_the_call_returns_in_order_for_each_worker(pool, capsys):
-    a, b = arrays(200)
+    a, b = arrays(100)
 
     @sa.chunkwise(jit=False)
     def talk(chunk):
@@ -32,17 +32,17 @@ def test_prints_reach_standard_output_before_the_call_returns_in_order_for_each_
         print("done", int(chunk[0]), file=sys.stderr)
         return chunk
 
-    for _ in range(5):
+    for _ in range(2):
         talk(a, out=b, pool=pool)
         captured = capsys.readouterr()
         by_worker = {}
         for line in captured.out.replace("and ", "").splitlines():
             _, pid, number = line.split()
             by_worker.setdefault(pid, []).append(int(number))
-        assert sorted(chain.from_iterable(by_worker.values())) == list(range(200))
+        assert sorted(chain.from_iterable(by_worker.values())) == list(range(100))
         assert all(numbers == sorted(numbers) for numbers in by_worker.values())
-        assert captured.out.count("and ") == 200
-        assert sorted(int(line.split()[1]) for line in captured.err.splitlines()) == list(range(200))
+        assert captured.out.count("and ") == 100
+        assert sorted(int(line.split()[1]) for line in captured.err.splitlines()) == list(range(100))
 
 
 def test_writes_below_python_reach_the_caller_too(pool, capsys):
@@ -57,7 +57,7 @@ def test_writes_below_python_reach_the_caller_too(pool, capsys):
         subprocess.run(["echo", "child", str(chunk[0])], check=True)
         return chunk
 
-    for _ in range(3):
+    for _ in range(2):
         write(a, out=b, pool=pool)
         lines = capsys.readouterr().out.splitlines()
         for kind in ("raw", "from C", "child"):
@@ -71,7 +71,7 @@ def test_compiled_kernels_print(pool, capsys):
     def talk(chunk):
         print("compiled", chunk[0])
 
-    for _ in range(3):
+    for _ in range(2):
         talk(a, pool=pool)
         assert sorted(capsys.readouterr().out.splitlines()) == [f"compiled {k}" for k in range(6)]
 
@@ -94,12 +94,12 @@ def test_more_output_than_pipes_hold_delays_nobody_for_ever(pool, capsys):
 
     @sa.chunkwise(jit=False)
     def flood(chunk):
-        for _ in range(3000):
+        for _ in range(600):
             print("x" * 999)
         return chunk
 
     flood(a, out=b, pool=pool)
-    assert len(capsys.readouterr().out) == 4 * 3000 * 1000
+    assert len(capsys.readouterr().out) == 4 * 600 * 1000
 
 
 def test_log_records_reach_the_loggers_of_the_caller_with_their_facts(pool, caplog):
@@ -172,10 +172,9 @@ def test_the_pool_tells_what_it_does(caplog):
     assert f"ending workers {pids}" in caplog.text
 
 
-@pytest.mark.parametrize("stream", ["None", "Closed()"])
-def test_streams_that_do_not_take_text_do_not_break_calls(stream):
+def test_streams_that_do_not_take_text_do_not_break_calls():
     run_python(
-        f"""
+        """
 import sys
 import numpy as np
 import shmarray as sa
@@ -193,10 +192,12 @@ def talk(chunk):
     print("to nobody")
     chunk += 1
 
-kept, sys.stdout = sys.stdout, {stream}
-talk(a)
+kept = sys.stdout
+for stream in (None, Closed()):
+    sys.stdout = stream
+    talk(a)
 sys.stdout = kept
-assert np.all(np.asarray(a) == 1)
+assert np.all(np.asarray(a) == 2)
 """
     )
 

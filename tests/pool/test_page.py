@@ -96,7 +96,7 @@ def test_a_private_page_is_not_shared_with_a_forked_child():
     assert claim_all(page, 0) == list(range(10))
 
 
-@pytest.mark.parametrize("n_chunks", [1, 2, MAX_CHUNKS - 1, MAX_CHUNKS, MAX_CHUNKS + 1, 100_000])
+@pytest.mark.parametrize("n_chunks", [1, MAX_CHUNKS, MAX_CHUNKS + 1])
 def test_any_number_of_chunks_is_done_once_each(pool, n_chunks):
     counts = sa.zeros(n_chunks, np.int8, chunks=1)
 
@@ -109,7 +109,7 @@ def test_any_number_of_chunks_is_done_once_each(pool, n_chunks):
 
 
 def test_chunks_are_spread_over_workers_and_none_is_done_twice():
-    with sa.pool.Pool(4) as many:
+    with sa.pool.Pool(3) as many:
         counts, lanes = sa.zeros(2000, np.int64, chunks=1), sa.zeros(2000, np.int64, chunks=1)
 
         @sa.chunkwise(jit=False)
@@ -121,7 +121,7 @@ def test_chunks_are_spread_over_workers_and_none_is_done_twice():
             note(counts, lanes, pool=many)
         # The probe that asks what the function returns works on copies, and writes them back once.
         assert (np.asarray(counts) == 3).all()
-        assert set(np.asarray(lanes).tolist()) <= {1, 2, 3, 4}
+        assert set(np.asarray(lanes).tolist()) <= {1, 2, 3}
         assert len(set(np.asarray(lanes).tolist())) > 1
 
 
@@ -133,7 +133,7 @@ def test_the_caller_and_its_workers_share_a_compiled_job(pool):
         return x * x
 
     with sa.config.override(chunk_nbytes=4096):
-        for _ in range(50):
+        for _ in range(20):
             b[:] = -1
             square(a, out=b, pool=pool)
             np.testing.assert_array_equal(b, np.asarray(a) ** 2)

@@ -41,36 +41,41 @@ def up(pool) -> list[int]:
     return [worker.pid for worker in pool.workers]
 
 
+def drain(crew):
+    """Wait until the workers have taken all messages."""
+    for worker in crew.workers:
+        while worker.channel.waiting:
+            crew.wake()
+            worker.channel.flush()
+
+
+@sa.elementwise
+def more(x):
+    return x + 1
+
+
 def test_an_idle_pool_burns_no_processor_time(pool):
     a = sa.zeros(1 << 19)
 
-    @sa.elementwise
-    def more(x):
-        return x + 1
-
     pids = up(pool)
     more(a, out=a, pool=pool)
-    time.sleep(0.2)  # not a synchronisation: workers spin for a moment after a call, and may
+    time.sleep(0.1)  # not a synchronisation: workers spin for a moment after a call, and may
     before = [cpu_s(pid) for pid in pids]
-    time.sleep(1.0)
+    time.sleep(0.5)
     assert all(cpu_s(pid) - was <= 0.1 for pid, was in zip(pids, before, strict=True))
 
 
 def test_a_lane_that_a_job_does_not_ask_for_does_not_spin(pool):
     a, b = sa.zeros(1 << 17), sa.zeros(1 << 17)
 
-    @sa.elementwise
-    def more(x):
-        return x + 1
-
     pids = up(pool)
     with sa.config.override(parallel_nbytes=0, chunk_nbytes=1 << 16):
         more(a, out=b, pool=pool)
         before = cpu_s(pids[1])
-        until = time.monotonic() + 1.0
+        until = time.monotonic() + 0.5
         while time.monotonic() < until:  # for the caller and worker 1 alone
             more(a, out=b, pool=pool)
-        assert cpu_s(pids[1]) - before < 0.5
+        assert cpu_s(pids[1]) - before < 0.25
 
 
 def test_dropping_a_large_array_takes_it_from_idle_workers_too(pool):
@@ -98,15 +103,11 @@ def test_dropping_a_large_array_takes_it_from_idle_workers_too(pool):
         sa.config.recycle_nbytes = with_room
 
 
-def test_a_thousand_calls_with_fresh_arrays_leave_no_descriptors_mappings_or_jobs(pool):
+def test_hundreds_of_calls_with_fresh_arrays_leave_no_descriptors_mappings_or_jobs(pool):
     with_room = sa.config.recycle_nbytes
     sa.config.recycle_nbytes = 0
     try:
         pids = up(pool)
-
-        @sa.elementwise
-        def more(x):
-            return x + 1
 
         @sa.chunkwise(jit=False)
         def double(chunk):
@@ -123,15 +124,15 @@ def test_a_thousand_calls_with_fresh_arrays_leave_no_descriptors_mappings_or_job
             return [(n_descriptors(pid), n_mappings(pid)) for pid in (os.getpid(), *pids)]
 
         with sa.config.override(parallel_nbytes=0, chunk_nbytes=4096):
-            calls(50)
+            calls(20)
             before = held()
-            calls(500)
+            calls(200)
             after = held()
             for was, now in zip(before, after, strict=True):
                 assert now[0] <= was[0] + 8
                 assert now[1] <= was[1] + 40
-            assert all(len(worker.told) < 200 for worker in pool.crew.workers)
-            assert all(len(worker.lent) < 200 for worker in pool.crew.workers)
+            assert all(len(worker.told) < 150 for worker in pool.crew.workers)
+            assert all(len(worker.lent) < 150 for worker in pool.crew.workers)
 
             sizes = sa.zeros((64, 4), np.int64)
 
@@ -161,9 +162,7 @@ def test_kernels_that_come_and_go_do_not_pile_up_in_workers(pool):
         ticket = Nothing()
         ticket.number, ticket.kernels, ticket.segments, ticket.spec = -start - 1, kernels[start : start + 50], {}, b""
         for worker in crew.workers:
-            while worker.channel.waiting:
-                crew.wake()
-                worker.channel.flush()
+            drain(crew)
             crew.tell(worker, ticket)
     assert all(len(worker.kernels) <= 256 for worker in crew.workers)
     for worker in crew.workers:
@@ -188,6 +187,7 @@ def test_a_job_with_more_segments_than_a_socket_takes_messages_for(pool):
 
     total(*arrays, out=out, pool=pool)
     assert (np.asarray(out) == sum(range(900))).all()
+    drain(pool.crew)  # what a worker that came late has not taken waits with its descriptors for the next call
 
 
 def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
@@ -198,8 +198,8 @@ def test_kills_for_want_of_memory_are_told_apart(tmp_path, pool, monkeypatch):
     counters.write_text("oom_kill_not 3\n")
     assert read_counter(str(counters)) == 0
 
-    a = sa.array(np.arange(8), chunks=1)
-    b = sa.empty(8, a.dtype, chunks=1)
+    a = sa.zeros(1)
+    b = sa.empty(1)
 
     @sa.chunkwise(jit=False)
     def die(chunk):

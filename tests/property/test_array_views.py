@@ -16,7 +16,7 @@ import shmarray as sa
 from tests.second_process import Peer
 
 quick = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -33,7 +33,7 @@ _SIZES = {"small": 32_000_000, "full": 400_000_000}
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("shmarray-demo.png"),
     show_default=True,
-    help="Where to write the picture.",
+    help="Where to write the picture, a PNG.",
 )
 @click.option(
     "--workers",
@@ -61,6 +61,8 @@ def demo(context: click.Context, nbytes: int, out: Path, workers: int | None) ->
     out = out.absolute()
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"the picture is a PNG; got {out.name!r}: end the name in .png", param_hint="--out")
 
     from shmarray.configuration import config
 
