@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from ._folding import as_type_of
-from ._jit import loop
+from ._jit import loop, part
+from ._views import stack_array, stretch
 
 __all__ = [
     "add_and_count_by_key",
@@ -25,26 +26,48 @@ __all__ = [
 
 
 @loop
-def count_uniform(task, x, edges, scale, step, counts):
-    """Count items `task * step` and following in bins of equal width.
+def count_uniform(task, x, edges, scale, slack, step, counts):
+    """Count items `task * step` and following of a contiguous array in bins of equal width.
 
     `edges` are the bins' n + 1 edges, `scale` bins for a unit. The edges have the last word, as in NumPy: an item that
-    rounding put beside its bin is moved. All bins but the last are open on the right. nan and what lies outside is not
-    counted.
+    rounding put beside its bin is moved. That can only happen to one that is nearer to an edge than `slack`, in widths
+    of a bin: blocks without any are not compared with the edges. All bins but the last are open on the right. nan and
+    what lies outside is counted in `counts[task, n]`.
     """
     here = counts[task]
     here[:] = 0
-    n = here.size
+    n = edges.size - 1
     first, last = edges[0], edges[n]
-    for i in range(task * step, min(x.size, (task + 1) * step)):
-        value = x[i]
-        if (value >= first) & (value <= last):
-            bin_ = min(int((value - first) * scale), n - 1)
-            if value < edges[bin_]:
-                bin_ -= 1
-            elif (value >= edges[bin_ + 1]) & (bin_ < n - 1):
-                bin_ += 1
-            here[bin_] += 1
+    places = stack_array(np.int32(0), 512)
+    start, stop = task * step, min(x.size, (task + 1) * step)
+    while start < stop:
+        block = stretch(x, start, min(places.size, stop - start))
+        start += block.size
+        doubtful = 0
+        for i in range(block.size):
+            at = (block[i] - first) * scale if (block[i] >= first) & (block[i] <= last) else n + 0.5
+            place = np.int32(at)
+            doubtful += (at - place < slack) | (at - place > 1.0 - slack)
+            places[i] = place
+        if doubtful:
+            _compare_with_edges(block, edges, scale, places)
+        for i in range(block.size):
+            here[np.uint64(places[i])] += 1
+
+
+@part
+def _compare_with_edges(block, edges, scale, places):
+    """The place of each item of a block, by the edges themselves."""
+    n = edges.size - 1
+    for i in range(block.size):
+        value, place = block[i], n
+        if (value >= edges[0]) & (value <= edges[n]):
+            place = min(int((value - edges[0]) * scale), n - 1)
+            if value < edges[place]:
+                place -= 1
+            elif (value >= edges[place + 1]) & (place < n - 1):
+                place += 1
+        places[i] = place
 
 
 @loop

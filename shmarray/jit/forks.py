@@ -14,6 +14,7 @@ from typing import Any
 
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 from shmarray._forks import at_forks
 from shmarray.interrupts import held_back
@@ -29,6 +30,8 @@ compiling = threading.RLock()
 #: third is llvmlite's, taken for every call into LLVM: for a question about the processor, or to drop a module.
 _locks: tuple[Any, ...] = (compiling, global_compiler_lock._lock, ffi.lib._lock._lock)
 _here = threading.local()
+# numba makes this under locks of its own, at its first use. Here, while a fork waits for the import of this module.
+assert cpu_target.target_context is not None
 
 
 def _before_fork() -> None:

@@ -60,9 +60,12 @@ def _histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, w
     shared = scratch(len(edges), edges.dtype, like=x)
     shared[:] = edges
     step, n_tasks = _tables(x.size, int(bins))
-    counts = scratch((n_tasks, int(bins)), np.int64, like=x)
-    run_step("histograms.count_uniform", [x, shared, bins / width, step, counts], n_tasks)
-    total = counts.sum(axis=0)
+    counts = scratch((n_tasks, int(bins) + 1), np.int64, like=x)
+    # How far from an edge, in widths of a bin, the roundings of edges and of an item's place can matter.
+    scale = bins / width
+    slack = 8 * float(np.finfo(edges.dtype).eps) * (float(np.abs(edges).max()) * scale + bins)
+    run_step("histograms.count_uniform", [x, shared, scale, slack, step, counts], n_tasks)
+    total = counts[:, :-1].sum(axis=0)
     if density:
         return _result(total / np.array(np.diff(edges), float) / total.sum()), _result(edges)
     return _result(total), _result(edges)

@@ -19,13 +19,13 @@ import os
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shmarray._forks import at_forks
 from shmarray.errors import OutOfSharedMemoryError, SegmentNotFoundError, ShmArrayError
-from shmarray.interrupts import Guards, held_back
+from shmarray.interrupts import Guards, handlers_held_back, held_back
 from shmarray.registry.family import Family
 from shmarray.registry.names import is_private, new_private_name, new_unnamed_name
 from shmarray.registry.namespace import NamespaceLock
@@ -66,6 +66,8 @@ class Store:
         self.warm = WarmMappings()
         self._guards = Guards()
         self._pending: deque[Mapping] = deque()
+        #: Counted to zero, and still to be discarded.
+        self._ended: deque[Mapping] = deque()
         #: File names of what threads are destroying right now.
         self._leaving: dict[Mapping, str | None] = {}
         self._watchers: list[Callable[[tuple[int, int]], None]] = []
@@ -280,20 +282,25 @@ class Store:
         # `_is_owned`: this may be the garbage collector inside a locked section of this very thread;
         # the section's end drains. A lock held by another thread: that thread's section end drains.
         with held_back():  # a mapping that is in none of the lists would never be seen to again
-            while self._pending and not self.lock._is_owned():  # type: ignore[attr-defined]
+            while (self._pending or self._ended) and not self.lock._is_owned():  # type: ignore[attr-defined]
                 if not self.lock.acquire(blocking=False):
                     return
                 try:
-                    ended = self._take_ended()
-                    for mapping in ended:
-                        self._leaving[mapping] = mapping.file_name
+                    self._take_ended()
                 finally:
                     self.lock.release()
-                for mapping in ended:
-                    try:
-                        self.discard(mapping)
-                    finally:
-                        del self._leaving[mapping]
+                # Unmapping may take long. An alarm in the middle of it, which Python ignores in a destructor, would
+                # leave the rest of it to nobody; one that comes before leaves it to the next drop.
+                while self._ended:
+                    with handlers_held_back():
+                        try:
+                            mapping = self._ended.popleft()
+                        except IndexError:  # another thread was faster
+                            break
+                        try:
+                            self.discard(mapping)
+                        finally:
+                            del self._leaving[mapping]
 
     def await_drops(self, file_name: str) -> bool:
         """Wait while this process is giving up `file_name`; whether it was.
@@ -311,9 +318,8 @@ class Store:
             time.sleep(50e-6)
         return waited
 
-    def _take_ended(self) -> list[Mapping]:
-        """Count the pending releases; park what can be, and return what is to be discarded."""
-        ended: list[Mapping] = []
+    def _take_ended(self) -> None:
+        """Count the pending releases; park what can be, and note what is to be discarded."""
         while self._pending:
             mapping = self._pending.popleft()
             mapping.count -= 1
@@ -326,11 +332,19 @@ class Store:
                 del self.named[name]
             if mapping.owned and not (mapping.exported or mapping.descriptor.keep or self._closed):
                 limit = self.warm.limit_nbytes()
-                if mapping.length <= limit and withdraw(mapping, self.names):
-                    ended += self.warm.keep(mapping, limit)
-                    continue
-            ended.append(mapping)
-        return ended
+                try:
+                    if mapping.length <= limit and withdraw(mapping, self.names):
+                        self._end(self.warm.keep(mapping, limit))
+                        continue
+                except BaseException:  # an alarm's
+                    self._end([mapping])
+                    raise
+            self._end([mapping])
+
+    def _end(self, mappings: Iterable[Mapping]) -> None:
+        for mapping in mappings:
+            self._leaving[mapping] = mapping.file_name
+            self._ended.append(mapping)
 
     def trim(self, nbytes: int = 0) -> int:
         """Give memory kept for reuse back until at most `nbytes` are kept; returns the bytes given back."""

@@ -228,6 +228,26 @@ def test_memory_that_is_not_there_is_told_in_words_and_to_the_byte() -> None:
     assert caught.value.nbytes == 4 * 10**12 + 4096
 
 
+def test_a_managers_address_and_key_are_checked_before_anything_is_started() -> None:
+    for address in ("foo:bar", "nowhere:"):
+        with pytest.raises(
+            ValueError, match=f"'{address}' is no HOST:PORT: a port is a number; a socket's path with a"
+        ):
+            sa.ArrayManager(address)
+    for key, kind in ((3, "int"), ("text", "str")):
+        with pytest.raises(TypeError, match=f"authkey must be bytes; got {kind}"):
+            sa.ArrayManager(authkey=key)  # type: ignore[arg-type]
+
+
+def test_a_pool_that_is_none_of_ours_is_told_by_its_whole_name() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as foreign, pytest.raises(TypeError, match="got concurrent.futures.thread.ThreadPoolEx"):
+        sa.elementwise(same)(sa.ones(3), pool=foreign)
+    with pytest.raises(TypeError, match="takes a function; got an array, and arrays come behind it"):
+        sa.map_chunks(sa.ones(3), same)  # type: ignore[arg-type]
+
+
 def same(x):  # type: ignore[no-untyped-def]
     return x
 

@@ -90,6 +90,50 @@ assert kernel(a)[0] == 2
     assert done.returncode == 0, done.stderr
 
 
+def test_an_alarm_that_comes_while_an_array_is_dropped_leaves_nothing_mapped() -> None:
+    """Python ignores what is raised in a destructor; what the destructor was about is done all the same."""
+    code = """
+import os, sys
+from shmarray.registry import store
+from shmarray.registry.names import public_name
+from shmarray.segment import libc
+
+ignored = []
+sys.unraisablehook = lambda what: ignored.append(what.exc_type)
+
+def first(call):
+    def ringing(*arguments, **keywords):
+        signal.raise_signal(signal.SIGALRM)
+        return call(*arguments, **keywords)
+    return ringing
+
+def held():
+    "Descriptors but the lock's, whether the pages are mapped, whether the file has its name."
+    fds = ["/proc/self/fd/" + fd for fd in os.listdir("/proc/self/fd")]
+    open_files = [os.readlink(fd) for fd in fds if os.path.exists(fd)]
+    with open("/proc/self/maps") as maps:
+        mapped = any(line.startswith(f"{address:x}-") for line in maps)
+    return sum("/dev/shm/" in name and "~.lock" not in name for name in open_files), mapped, os.path.exists(path)
+
+path = "/dev/shm/" + public_name(sa.config.namespace, "x")
+for place, what, recycled in (libc, "unmap", 0), (store, "withdraw", None):
+    sa.config.recycle_nbytes = recycled
+    a = sa.zeros(1000, name="x")
+    address = a.ctypes.data
+    assert held() == (1, True, True), held()
+    real = getattr(place, what)
+    setattr(place, what, first(real))
+    del a
+    setattr(place, what, real)
+    b = sa.zeros(1)   # where the alarm came too early, the next drop does it
+    del b
+    sa.registry.trim()
+    assert held() == (0, False, False), (what, held())
+assert ignored == [Alarm, Alarm], ignored
+"""
+    run_python(ALARMS + code)
+
+
 def test_handlers_that_waited_run_in_turn_and_are_back_in_place() -> None:
     came: list[int] = []
     numbers = (signal.SIGUSR1, signal.SIGUSR2)

@@ -109,7 +109,7 @@ def test_any_number_of_chunks_is_done_once_each(pool, n_chunks):
 
 
 def test_chunks_are_spread_over_workers_and_none_is_done_twice():
-    with sa.pool.Pool(4) as many:
+    with sa.pool.Pool(3) as many:
         counts, lanes = sa.zeros(2000, np.int64, chunks=1), sa.zeros(2000, np.int64, chunks=1)
 
         @sa.chunkwise(jit=False)
@@ -121,7 +121,7 @@ def test_chunks_are_spread_over_workers_and_none_is_done_twice():
             note(counts, lanes, pool=many)
         # The probe that asks what the function returns works on copies, and writes them back once.
         assert (np.asarray(counts) == 3).all()
-        assert set(np.asarray(lanes).tolist()) <= {1, 2, 3, 4}
+        assert set(np.asarray(lanes).tolist()) <= {1, 2, 3}
         assert len(set(np.asarray(lanes).tolist())) > 1
 
 
