@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import multiprocessing
 import os
 import pickle
 import random
@@ -253,6 +254,20 @@ def test_terminate_ends_calls_that_are_under_way() -> None:
     with pytest.raises(ValueError, match="not running"):
         pool.apply(abs, (1,))
     pool.join()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
+def test_a_pool_that_nobody_has_any_more_ends_with_its_last_call() -> None:
+    for close in (True, False):
+        pool = mp.Pool(1)
+        called_back: list[list[None]] = []
+        first = pool.map_async(time.sleep, [0.05], callback=called_back.append)
+        last = pool.map_async(time.sleep, [0.05] * 2)
+        if close:
+            pool.close()
+        del pool
+        assert (first.get(60), last.get(60), called_back) == ([None], [None] * 2, [[None]])
+        wait_until(lambda: not multiprocessing.active_children())
 
 
 def test_a_worker_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
