@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--worker-kills",
         type=int,
-        default=16,
+        default=8,
         help="how many workers of crash-safe calls are killed (the nightly form: 1000)",
     )
     parser.addoption(
@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--large",
         action="store_true",
-        help="also make an array of more than 4 GiB (needs that much free shared memory)",
+        help="also make an array of more than 4 GiB (needs that much free shared memory), and 10,000 arrays in turn",
     )
 
 
@@ -164,7 +164,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         gc.collect()
         registry.trim()
         registry.gc()
-        if segment_files(name) or any(open_before.get(fd) != what for fd, what in descriptors().items()):
+        if segment_files(name) or children() or any(open_before.get(fd) != what for fd, what in descriptors().items()):
             gc.unfreeze()  # a cycle may lead through what was there before the test
             gc.collect()
             registry.trim()

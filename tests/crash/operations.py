@@ -192,6 +192,13 @@ def check(*by_whom):
 WAYS = ("", "1") if sys.argv[1] in ("create", "detach", "destroy") else ("",)
 
 
+def variants(way):
+    "Those of this script's operation; of creation, for files with a private name, those whose steps are others then."
+    alike = (create_large, create_replacing) if way else ()
+    chosen = [case for case in VARIANTS[sys.argv[1]] if case[1] not in alike]
+    return chosen if not way else [case for case in chosen if case[0] is not one_orphan]
+
+
 def settle():
     """Nothing of this script's is in the way any more: drop, collect, and let handles' time pass."""
     drop_all()

@@ -48,7 +48,7 @@ removal.DROP_PATIENCE_S = replay._PATIENCE_S = replay._LOCK_PATIENCE_S = 0.02
 keeper = Holder(made, "kept")
 for way in WAYS:
     os.environ["SHMARRAY_NO_TMPFILE"] = way
-    for prepare, operation in VARIANTS[sys.argv[1]]:
+    for prepare, operation in variants(way):
         for n in range(1, 200):
             settle()
             child = fork(armed, prepare, operation, f"{POINTS}:{n}:stop")
@@ -85,7 +85,7 @@ settle()
 before = counts()
 for turn, way in enumerate(WAYS):
     os.environ["SHMARRAY_NO_TMPFILE"] = way
-    for prepare, operation in VARIANTS[sys.argv[1]]:
+    for prepare, operation in variants(way):
         if operation is leave:
             continue   # the end of a process: there is no afterwards
         for n in range(1, 200):

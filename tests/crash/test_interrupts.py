@@ -118,6 +118,35 @@ print("end", hits, *workers(), flush=True)
 """
 
 
+NOT_INTERRUPTED = """
+signal.signal(signal.SIGINT, lambda number, frame: None)
+
+@sa.chunkwise(jit=False)
+def wait_and_add(chunk):
+    os.write(1, b"working\\n")
+    while not os.path.exists({path!r}):
+        pass
+    chunk += 1
+
+before = workers()
+c = sa.array(np.arange(2), chunks=1)
+wait_and_add(c)
+assert c.tolist() == [1, 2] and workers() == before, "workers died of a Ctrl-C that the program did not heed"
+print("done", flush=True)
+"""
+
+
+def test_row_39_ctrl_c_that_the_program_does_not_heed_changes_nothing(tmp_path):
+    path = tmp_path / "go"
+    with program(NOT_INTERRUPTED.format(path=str(path))) as process:
+        read_workers(process)
+        assert process.stdout.readline() == "working\n"
+        os.killpg(process.pid, signal.SIGINT)
+        path.touch()
+        assert "done\n" in process.stdout, process.stderr.read()
+        assert process.wait(20) == 0
+
+
 def test_row_39_ctrl_c_at_any_moment_leaves_the_pool_in_order():
     with program(STORM) as process:
         read_workers(process)

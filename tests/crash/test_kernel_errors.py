@@ -118,8 +118,8 @@ def test_an_exception_that_does_not_unpickle_in_the_caller_is_told_as_text(pool)
 
 
 def test_every_lane_may_fail_at_once():
-    with sa.pool.Pool(10) as many:
-        a = sa.zeros(40, chunks=1)
+    with sa.pool.Pool(5) as many:
+        a = sa.zeros(20, chunks=1)
 
         @sa.chunkwise(jit=False)
         def fail(chunk, chunk_info):
@@ -127,7 +127,7 @@ def test_every_lane_may_fail_at_once():
 
         for _ in range(3):
             with pytest.raises(sa.KernelError) as caught:
-                fail(a, out=sa.zeros(40, chunks=1), pool=many)
+                fail(a, out=sa.zeros(20, chunks=1), pool=many)
             assert str(caught.value.chunk) in str(caught.value.__cause__)
         assert works(many)
 

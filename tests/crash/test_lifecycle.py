@@ -117,7 +117,7 @@ def attach(gate):
     assert set(bytes(segment.buf)) == {7}
     assert registry.attach("x").key == segment.key
 
-for _ in range(8):
+for _ in range(4):
     wait(fork(leave_behind))
     read, write = os.pipe()
     gate = Gate()
@@ -130,6 +130,21 @@ for _ in range(8):
     assert unlinked <= 1  # 0: an attacher was the last holder and took it along
     registry.gc()
     assert files() == [], files()
+
+# The same in slow motion: an attacher that has opened the file, and has not locked it yet, finds it removed.
+def attach_too_late():
+    try:
+        registry.attach("x")
+    except SegmentNotFoundError:
+        os._exit(42)
+
+wait(fork(leave_behind))
+pid = fork(attach_too_late, failpoint="attach.lock:1:stop")
+assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+registry.gc()
+assert files() == [], files()
+os.kill(pid, signal.SIGCONT)
+assert wait(pid) == 42
 """
     run(code, environ)
 
@@ -182,7 +197,7 @@ def create_anew(gate, stay, out):
     os.write(out, b"x")
     stay.wait()
 
-for _ in range(25):
+for _ in range(10):
     holder = Holder(made)
     ready_read, ready = os.pipe()
     read, write = os.pipe()
@@ -203,6 +218,23 @@ for _ in range(25):
     assert files() == []
     for fd in (ready_read, ready, read, write):
         os.close(fd)
+
+# In slow motion: while the last holder drops the old one, the name is given to a new one that nobody holds.
+def drop_slowly():
+    segment = made()
+    failpoints._SPEC, failpoints._passed = "detach.unmap:1:stop", 0
+    registry.store.store.mark_exported(segment.mapping)   # else it is kept for reuse
+    del segment
+
+pid = fork(drop_slowly)
+assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+made("x", 9, keep=True, if_exists="replace")
+registry.trim()
+os.kill(pid, signal.SIGCONT)
+assert wait(pid) == 0
+assert set(bytes(registry.attach("x").buf)) == {9}
+registry.unlink("x")
+assert files() == []
 """
     run(code, environ)
 
