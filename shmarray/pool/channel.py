@@ -43,7 +43,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._socket = end
-        self._backlog: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        #: Packet, descriptors, and what these are of.
+        self._backlog: deque[tuple[bytes, tuple[int, ...], Any]] = deque()
         self._poll: select.poll | None = None
 
     @classmethod
@@ -62,17 +63,19 @@ class Channel:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Any, descriptors: Sequence[int] = (), *, of: Any = None) -> None:
         """Queue a message. `descriptors` are duplicated at once; the caller may close its own.
+
+        `of` is what they are of, for `withdraw`.
 
         Raises
         ------
         ChannelClosedError
             When the other side is gone.
         """
-        self.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL), descriptors)
+        self.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL), descriptors, of=of)
 
-    def send_bytes(self, pickled: bytes, descriptors: Sequence[int] = ()) -> None:
+    def send_bytes(self, pickled: bytes, descriptors: Sequence[int] = (), *, of: Any = None) -> None:
         """Queue a message that is pickled already (once for many workers)."""
         if not (descriptors or self._backlog or ARMED) and len(pickled) < _PACKET_NBYTES:
             try:
@@ -94,13 +97,13 @@ class Channel:
             for fd in own:
                 os.close(fd)
             raise
-        self._backlog.append((packet, tuple(own)))
+        self._backlog.append((packet, tuple(own), of))
         self.flush()
 
     def flush(self) -> bool:
         """Send what waits, as far as the other side takes it; whether all of it went."""
         while self._backlog:
-            packet, descriptors = self._backlog[0]
+            packet, descriptors, _ = self._backlog[0]
             ancillary = []
             if descriptors:
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -117,6 +120,13 @@ class Channel:
             for fd in descriptors:
                 os.close(fd)
         return True
+
+    def withdraw(self, of: Any) -> None:
+        """Drop the messages with descriptors of this that still wait here, or they would keep it until they go."""
+        for entry in [entry for entry in self._backlog if entry[2] == of]:
+            self._backlog.remove(entry)
+            for fd in entry[1]:
+                os.close(fd)
 
     def receive(self, timeout_s: float | None = 0.0) -> tuple[Any, list[int]] | None:
         """The next message with its descriptors (now the caller's to close); None when none came in time.

@@ -227,7 +227,7 @@ class Crew:
                         worker.leased.add(key)
                     # All of the file's room: reused, it may hold a larger array than now, under the same key.
                     room = max(segment.mapping.capacity, 1)
-                    channel.send(("map", key, room, segment.mode == "r+"), [fd])
+                    channel.send(("map", key, room, segment.mode == "r+"), [fd], of=key)
                 finally:
                     os.close(fd)
                 worker.lent.add(key)
@@ -247,6 +247,8 @@ class Crew:
             if value in known:
                 known.discard(value)
                 worker.leased.discard(value)
+                if kind == "unmap":  # a worker that is not up yet would keep the pages as long as nobody calls it
+                    worker.channel.withdraw(value)
                 with contextlib.suppress(ChannelClosedError):
                     worker.channel.send((kind, value))
 

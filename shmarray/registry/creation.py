@@ -179,7 +179,11 @@ def create(
             if opened is not None:
                 return opened
         reclaim.step(namespace)
-        mapping = _obtain(nbytes, namespace, nameless=name is None)
+        try:
+            mapping = _obtain(nbytes, namespace, nameless=name is None)
+        except OutOfSharedMemoryError as error:
+            error.add_note(f"The memory is for an array of shape {lengths} and dtype {kind}.")
+            raise
         try:
             _describe(mapping, descriptor, text)
             if name is None or _claim(mapping, name, replace=if_exists == "replace"):
@@ -259,8 +263,9 @@ def _check_quota(nbytes: int, namespace: str) -> None:
     used = used_nbytes(namespace)
     if used + nbytes > limit:
         raise OutOfSharedMemoryError(
-            f"{in_words(nbytes)} of shared memory were asked for, and namespace {namespace!r} has {in_words(used)} of "
-            f"the {in_words(limit)} that config.max_nbytes allows; drop arrays or raise it (SHMARRAY_MAX_NBYTES)",
+            f"{in_words(nbytes)} of shared memory ({nbytes:,} bytes) were asked for, and namespace {namespace!r} has "
+            f"{in_words(used)} of the {in_words(limit)} that config.max_nbytes allows; drop arrays or raise it "
+            "(SHMARRAY_MAX_NBYTES)",
             nbytes=nbytes,
             free_nbytes=max(0, limit - used),
             limit="config.max_nbytes",

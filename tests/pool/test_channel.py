@@ -62,6 +62,31 @@ def test_a_reader_that_does_not_read_does_not_block_the_sender(ends):
     assert received == list(range(2000))
 
 
+def test_what_waits_with_descriptors_can_be_withdrawn(ends):
+    ours, other = ends
+    with open(os.devnull) as file:
+        number = 0
+        while not ours.waiting:  # until the other side's buffer is full
+            ours.send(number := number + 1)
+        before = len(os.listdir("/proc/self/fd"))
+        for of in "abab":
+            ours.send(f"a file of {of}", [file.fileno()], of=of)
+        ours.withdraw("a")
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+    received, files = [], []
+    while len(received) < number + 2:
+        message = other.receive()
+        if message is None:
+            ours.flush()
+        else:
+            received.append(message[0])
+            files += message[1]
+    assert received == [*range(1, number + 1), "a file of b", "a file of b"]
+    assert len(files) == 2
+    for fd in files:
+        os.close(fd)
+
+
 def test_a_closed_end_is_an_error_on_both_sides():
     ours, theirs = Channel.pair()
     theirs.close()

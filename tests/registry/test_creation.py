@@ -183,10 +183,11 @@ def test_the_quota_counts_the_namespace(namespace: str) -> None:
 
 def test_more_than_there_is_names_the_limit_and_leaves_nothing(namespace: str) -> None:
     nbytes = reserve.free_nbytes() * 2 + 2**34
-    with pytest.raises(OutOfSharedMemoryError, match="of shared memory were asked for") as caught:
+    with pytest.raises(OutOfSharedMemoryError, match=r"of shared memory \([0-9,]+ bytes\) were asked for") as caught:
         registry.create(nbytes, "u1", name="x")
     assert caught.value.nbytes >= nbytes
     assert isinstance(caught.value, MemoryError)
+    assert caught.value.__notes__ == [f"The memory is for an array of shape ({nbytes},) and dtype uint8."]
     assert segment_files(namespace) == []
 
 
