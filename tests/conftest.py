@@ -164,7 +164,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         gc.collect()
         registry.trim()
         registry.gc()
-        if segment_files(name) or any(open_before.get(fd) != what for fd, what in descriptors().items()):
+        if segment_files(name) or children() or any(open_before.get(fd) != what for fd, what in descriptors().items()):
             gc.unfreeze()  # a cycle may lead through what was there before the test
             gc.collect()
             registry.trim()

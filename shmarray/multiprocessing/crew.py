@@ -208,7 +208,8 @@ class Crew(Exchange):
                     member.terminate()
                 self._kill_at = time.monotonic() + _TERMINATION_GRACE_S
                 self._tell(self._wake)
-        if threading.current_thread() is not self._keeper:
+        # The end of the last job of a pool that nobody has any more comes here with the lock, which the keeper needs.
+        if threading.current_thread() is not self._keeper and not self._lock._is_owned():  # type: ignore[attr-defined]
             self._keeper.join()
 
     def join(self) -> None:

@@ -72,6 +72,8 @@ class Exchange(Waiting):
 
     def _hand_out(self, most: int) -> bool:
         """One round; False if it should be followed by another."""
+        if not (self._queue or self._again):
+            return not self._take_from_others()
         for ahead in range(most):
             for member in list(self.members):
                 if len(member.batches) == ahead and not self._give(member):

@@ -108,7 +108,8 @@ class Member:
                 assert payload is not None
                 if payload.segment is not None:
                     descriptors.append(payload.segment.open_unlocked())
-                entries.append((task.job.key, task.job.mode, payload.data, payload.nbytes))
+                # A plain number: a member of an enumeration is found by its name when it is unpickled.
+                entries.append((task.job.key, int(task.job.mode), payload.data, payload.nbytes))
             self.channel.send((batch.number, functions, forget, entries), descriptors)
         finally:
             for descriptor in descriptors:

@@ -171,7 +171,11 @@ class Waiting:
         if self._crowded:
             self._crowded -= 1
             return 0.0
-        return self._spin_s if sum(1 for member in self.members if member.batches) < self._cores else 0.0
+        busy = 0
+        for member in self.members:
+            if member.batches:
+                busy += 1
+        return self._spin_s if busy < self._cores else 0.0
 
     # ------------------------------------------------------------------ nobody serves
 

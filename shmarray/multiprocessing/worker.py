@@ -28,7 +28,7 @@ from shmarray.errors import SegmentNotFoundError
 from shmarray.multiprocessing.minder import Minder
 from shmarray.multiprocessing.payloads import Payload, dumps, loads
 from shmarray.multiprocessing.work import Batch, Entry, Journal, Mode, Report, Status, pack_record
-from shmarray.packing import ATOMS, begin_packing, end_packing
+from shmarray.packing import begin_packing, end_packing, is_plain
 from shmarray.pool.channel import Channel, ChannelClosedError
 
 __all__ = ["run_worker"]
@@ -194,7 +194,7 @@ class Worker:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        while not self._channel.flush():
+        while self._channel.waiting and not self._channel.flush():
             poll = select.poll()
             poll.register(self._channel.fileno(), select.POLLOUT)
             poll.poll()
@@ -271,8 +271,8 @@ def _starmapped(function: Callable[..., Any], arguments: tuple[Any, ...]) -> lis
 
 
 def _dumped(result: Any, by_value: bool) -> Payload:
-    if type(result) in ATOMS:
-        return dumps(result)
+    if is_plain(result):
+        return Payload(pickle.dumps(result, 5))
     begin_packing()
     try:
         payload = _pickled(result, by_value)

@@ -25,6 +25,7 @@ __all__ = ["Channel", "ChannelClosedError"]
 
 _PACKET_NBYTES = 64 * 1024  # well under the default buffer of a Unix socket
 _DESCRIPTORS = 4
+_ANCILLARY_NBYTES = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
 _INLINE, _SPILLED = b"i", b"s"
 #: The other side does not take more now, or the kernel does not (memory, descriptors on their way).
 _LATER = {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}
@@ -73,6 +74,14 @@ class Channel:
 
     def send_bytes(self, pickled: bytes, descriptors: Sequence[int] = ()) -> None:
         """Queue a message that is pickled already (once for many workers)."""
+        if not (descriptors or self._backlog or ARMED) and len(pickled) < _PACKET_NBYTES:
+            try:
+                self._socket.send(_INLINE + pickled)  # whole or not at all
+                return
+            except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler's, not the kernel's
+                # What it means is seen below.
         packet = _INLINE + pickled if len(pickled) < _PACKET_NBYTES else _SPILLED
         own: list[int] = []
         try:
@@ -123,11 +132,10 @@ class Channel:
                 self._poll.register(self._socket, select.POLLIN)
             if not self._poll.poll(None if timeout_s is None else timeout_s * 1000):
                 return None
-        ancillary_nbytes = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
         try:
             if ARMED:
                 reach("worker.receive")
-            packet, ancillary, _, _ = self._socket.recvmsg(_PACKET_NBYTES + 1, ancillary_nbytes)
+            packet, ancillary, _, _ = self._socket.recvmsg(_PACKET_NBYTES + 1, _ANCILLARY_NBYTES)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:

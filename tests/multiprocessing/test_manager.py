@@ -200,6 +200,12 @@ def test_a_manager_must_be_started() -> None:
         manager.array(3)
 
 
+def test_a_server_that_cannot_import_the_program_is_told_of_the_guard() -> None:
+    manager = ArrayManager(ctx=mp.get_context("forkserver"))
+    with pytest.raises(EOFError, match="ended before it served.*`if __name__"):
+        manager.start(initializer=os._exit, initargs=(1,))
+
+
 def test_settings_reach_a_server_that_inherits_nothing(tmp_path: Path) -> None:
     script = tmp_path / "settings.py"
     script.write_text(

@@ -15,6 +15,7 @@ import pytest
 
 import shmarray as sa
 from shmarray import multiprocessing as mp
+from shmarray.multiprocessing import work
 from shmarray.multiprocessing.payloads import LARGE_NBYTES, dumps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +126,11 @@ def test_large_arrays_are_not_in_the_pickle() -> None:
     assert len(dumps([large, large]).data) < 1000
     assert dumps([large, large]).nbytes == LARGE_NBYTES
     assert dumps(small).nbytes == 0
+
+
+def test_a_record_tells_of_results_of_more_than_4_gib() -> None:
+    assert len(work.pack_record(0, work.Status.RETURNED, b"")) == work._RECORD.size
+    assert work._RECORD.unpack(work._RECORD.pack(7, work.Status.RETURNED, 1 << 33)) == (7, 0, 1 << 33)
 
 
 def test_arrays_stay_in_the_pickle_when_shared_memory_is_short() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import multiprocessing
 import os
 import pickle
 import random
@@ -19,6 +20,7 @@ import pytest
 
 from shmarray import multiprocessing as mp
 from shmarray.errors import WorkerDiedError
+from shmarray.multiprocessing import member
 from tests.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +179,62 @@ def test_what_cannot_be_unpickled_in_the_pool_is_an_error() -> None:
         assert pool.apply(abs, (-1,)) == 1
 
 
+class ExitsWhenRead:
+    def __reduce__(self) -> tuple[object, ...]:
+        return sys.exit, (3,)
+
+
+class InterruptsWhenWritten:
+    def __reduce__(self) -> tuple[object, ...]:
+        raise KeyboardInterrupt("from a pickle")
+
+
+def test_whatever_a_pickle_raises_concerns_its_own_task_alone() -> None:
+    with mp.Pool(1) as pool:
+        read = pool.apply_async(ExitsWhenRead)
+        wait_until(read.ready)  # the pool's own thread has read it, and goes on
+        with pytest.raises(SystemExit):
+            read.get()
+        with pytest.raises(mp.pool.MaybeEncodingError, match="from a pickle"):
+            pool.apply(InterruptsWhenWritten)
+        written = pool.map_async(abs, [-1, InterruptsWhenWritten(), -2], chunksize=1)
+        wait_until(written.ready)
+        with pytest.raises(KeyboardInterrupt):
+            written.get()
+        following = pool.apply_async(abs, (-1,))
+        wait_until(following.ready)
+        assert following.get() == 1
+
+
+def test_workers_that_cannot_import_the_program_are_told_of_the_guard() -> None:
+    with mp.get_context("forkserver").Pool(1, initializer=os._exit, initargs=(1,)) as pool:
+        with pytest.raises(WorkerDiedError, match='status 1.*`if __name__ == "__main__":`'):
+            pool.apply(abs, (-1,))
+
+
+def test_a_worker_that_begins_is_deaf_to_ctrl_c_and_outlives_a_forkserver_that_was_not() -> None:
+    class Beginning:
+        _start_method = "forkserver"
+        masks: list[set[int]] = []  # noqa: RUF012
+
+        def start(self) -> None:
+            self.masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            if len(self.masks) == 1:
+                raise ConnectionRefusedError
+
+    member._start(Beginning())  # type: ignore[arg-type]
+    assert [signal.SIGINT in mask for mask in Beginning.masks] == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_worker_that_was_killed_for_want_of_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member, "why_killed", lambda pid, before: f"by the killer of {pid}, as the log says")
+    with mp.Pool(1) as pool:
+        with pytest.raises(WorkerDiedError, match="SIGKILL, by the killer of [0-9]+, as the log says") as caught:
+            pool.apply(kill_self, (signal.SIGKILL,))
+        assert caught.value.out_of_memory
+
+
 def test_terminate_ends_calls_that_are_under_way() -> None:
     pool = mp.Pool(2)
     result = pool.map_async(time.sleep, [60, 60, 60])
@@ -196,6 +254,20 @@ def test_terminate_ends_calls_that_are_under_way() -> None:
     with pytest.raises(ValueError, match="not running"):
         pool.apply(abs, (1,))
     pool.join()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
+def test_a_pool_that_nobody_has_any_more_ends_with_its_last_call() -> None:
+    for close in (True, False):
+        pool = mp.Pool(1)
+        called_back: list[list[None]] = []
+        first = pool.map_async(time.sleep, [0.05], callback=called_back.append)
+        last = pool.map_async(time.sleep, [0.05] * 2)
+        if close:
+            pool.close()
+        del pool
+        assert (first.get(60), last.get(60), called_back) == ([None], [None] * 2, [[None]])
+        wait_until(lambda: not multiprocessing.active_children())
 
 
 def test_a_worker_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +323,8 @@ with mp.Pool(2) as pool:
         except KeyboardInterrupt:
             print("interrupted")
         print(pool.map(abs, [-1, -2]))
+        while any(worker.state == "busy" for worker in pool.workers):
+            time.sleep(0.001)
 print("over")
 """
     done = run_program(program)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_sharer
@@ -234,6 +235,31 @@ def test_messages_without_arrays_are_the_originals() -> None:
             thread.start()
             assert len(receiver.recv_bytes()) == size
             thread.join()
+
+
+def test_what_goes_wrong_in_a_pipe_is_what_goes_wrong_in_the_original() -> None:
+    for make in (mp.Pipe, multiprocessing.Pipe):
+        receiver, sender = make(duplex=False)
+        with receiver:
+            for thing in (7, "two", b"three", (1, None), [2.5], {"a": [1]}):
+                sender.send(thing)
+                sender.send_bytes(memoryview(b"as bytes"))
+                assert receiver.recv() == thing
+                assert receiver.recv_bytes() == b"as bytes"
+            sender.send_bytes(b"0123456789", 2, 5)
+            assert receiver.recv_bytes(5) == b"23456"
+            with pytest.raises(OSError, match="write-only"):
+                sender.recv()
+            with pytest.raises(OSError, match="read-only"):
+                receiver.send(1)
+            os.write(sender.fileno(), struct.pack("!i", 10) + b"half")
+            sender.close()
+            with pytest.raises(OSError, match="closed"):
+                sender.send(1)
+            with pytest.raises(OSError, match="got end of file during message"):
+                receiver.recv()
+            with pytest.raises(EOFError):
+                receiver.recv_bytes()
 
 
 def test_ends_travel_to_other_processes() -> None:

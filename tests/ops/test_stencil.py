@@ -10,6 +10,7 @@ from scipy import ndimage
 import shmarray as sa
 from shmarray.kernels import boundaries
 from shmarray.ops.borders import MODES
+from tests.processes import wait_until
 
 FIVE = ["reflect", "constant", "nearest", "mirror", "wrap"]
 
@@ -239,4 +240,6 @@ def test_a_worker_that_a_wrong_index_ends_is_named_and_the_caller_lives(everywhe
     a = sa.array(np.arange(40.0), chunks=10)
     with pytest.raises(sa.WorkerDiedError, match="chunk 2 ended its worker"):
         dies_at_the_mark(a, 23.0, retries=0)
+    # What later tests tell the one that comes in its place waits here, descriptors too, until it is up.
+    wait_until(lambda: all(worker.state == "idle" for worker in pool.workers), timeout_s=60)
     np.testing.assert_array_equal(dies_at_the_mark(a, -1.0), np.arange(40.0))
