@@ -35,6 +35,7 @@ def lazy_names(
         # numba, which some of these import, cannot be imported again once that broke off; and importlib takes an
         # exception that is an OSError (an alarm's TimeoutError) for a missing file.
         with handlers_held_back():
+            watch()
             module = import_module(f"{package}.{homes[name] or name}")
         if not homes[name]:
             return module
