@@ -17,9 +17,12 @@ from typing import Any
 from shmarray.configuration import config
 from shmarray.multiprocessing.remote import DIAL_S
 from shmarray.multiprocessing.server import ManagerServer, ended_by
-from shmarray.multiprocessing.sockets import dial
+from shmarray.multiprocessing.sockets import dial, set_patience
 
 __all__ = ["BaseManager"]
+
+#: How long a server may take to hear that it is to end; after that it is told by signals.
+_FAREWELL_S = 5.0
 
 
 class BaseManager(_standard.BaseManager):
@@ -117,7 +120,7 @@ class BaseManager(_standard.BaseManager):
                 self._address,
                 self._authkey,
                 self._state,
-                self._Client,
+                _dial_to_end if self._serializer == "pickle" else self._Client,
                 self._shutdown_timeout,
             ),
             exitpriority=0,
@@ -164,6 +167,13 @@ class BaseManager(_standard.BaseManager):
             raise ProcessError("Already started server")
         if self._state.value == State.SHUTDOWN:
             raise ProcessError("Manager has shut down")
+
+
+def _dial_to_end(address: Any, authkey: bytes) -> Connection[Any, Any]:
+    """To tell a server that it is to end: one that is stopped does not keep its manager waiting, and is killed then."""
+    end = dial(address, authkey, timeout_s=_FAREWELL_S)
+    set_patience(end, _FAREWELL_S)
+    return end
 
 
 def _prepare(settings: dict[str, Any], initializer: Callable[..., object] | None, initargs: Iterable[Any]) -> None:

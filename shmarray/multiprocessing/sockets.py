@@ -20,7 +20,7 @@ from typing import Any
 from shmarray.errors import ManagerConnectionError, ManagerNotFoundError
 from shmarray.multiprocessing.addresses import Address, show_address
 
-__all__ = ["dial", "hang_up", "is_same_user", "patience", "prepare"]
+__all__ = ["dial", "hang_up", "is_same_user", "patience", "prepare", "set_patience"]
 
 _TIMEVAL = struct.Struct("@ll")
 _CREDENTIALS = struct.Struct("@iII")
@@ -37,6 +37,12 @@ def _set_patience(end: socket.socket, seconds: float) -> None:
     value = _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def set_patience(end: Connection[Any, Any], seconds: float) -> None:
+    """From here on, a read or write that gets nowhere for so long raises `BlockingIOError`."""
+    with _socket_of(end) as duplicate:
+        _set_patience(duplicate, seconds)
 
 
 @contextmanager

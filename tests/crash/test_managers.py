@@ -88,6 +88,15 @@ def test_a_stopped_manager_is_a_named_error(tmp_path: Path, monkeypatch: pytest.
             os.kill(manager._process.pid, signal.SIGCONT)
 
 
+def test_a_stopped_manager_is_ended_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_manager, "_FAREWELL_S", 0.2)
+    manager = ArrayManager(str(tmp_path / "socket"), KEY, shutdown_timeout=0.1)
+    manager.start()
+    os.kill(manager._process.pid, signal.SIGSTOP)
+    manager.shutdown()
+    assert manager._process.exitcode == -signal.SIGKILL
+
+
 def test_a_client_killed_in_a_transfer_gives_its_loans_back(tmp_path: Path) -> None:
     with started(ArrayManager, str(tmp_path / "socket")) as manager:
         program = """
