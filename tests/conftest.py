@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
 import uuid
@@ -22,6 +23,10 @@ from shmarray.pool import Pool as EnginePool
 from shmarray.registry.removal import read_page
 from shmarray.segment.descriptor import Words, is_known_layout
 from shmarray.segment.mapping import DIRECTORY
+
+# Whoever starts the tests in the background of a shell has Ctrl-C ignored, for all processes under it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine stalls for longer than any deadline that would still tell something.
 settings.register_profile("shmarray", deadline=None)
