@@ -21,7 +21,7 @@ from numba.core.registry import CPUDispatcher
 
 from shmarray.errors import KernelCompileError
 from shmarray.interrupts import never_lost, raised_by_handler
-from shmarray.jit import objectcode, shipping, store
+from shmarray.jit import objectcode, registries, shipping, store
 from shmarray.jit.counters import count, debug
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
@@ -192,6 +192,7 @@ def _compile(driver: Driver, arity: int, *, check_bounds: bool, kernel: object =
     dispatcher = CPUDispatcher(function, {}, {"nopython": True, **options(debug=check_bounds)})
     arguments = (types.int64,) * arity
     try:
+        registries.fill()
         with naming_indices(check_bounds):
             dispatcher.compile(types.int64(*arguments))
     except Exception as error:

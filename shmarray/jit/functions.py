@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 
 from shmarray.interrupts import raised_by_handler
-from shmarray.jit import store
+from shmarray.jit import registries, store
 from shmarray.jit.environment import code_key
 from shmarray.jit.failures import compile_error
 from shmarray.jit.substitution import Family, KernelDispatcher
@@ -74,6 +74,7 @@ def compiled_return_type(dispatcher: KernelDispatcher, argtypes: Sequence[Any]) 
     """
     arguments = tuple(argtypes)
     try:
+        registries.fill()
         dispatcher.compile(arguments)
     except Exception as error:
         own = raised_by_handler(error)

@@ -345,7 +345,7 @@ class Crew(Exchange):
                     elif descriptor == self._sockets.fileno():
                         if self._armed:
                             self._look()
-                            if not self._jobs:
+                            if not self._is_expecting():
                                 self._disarm()
                     else:
                         member = self._by_fd.get(descriptor)

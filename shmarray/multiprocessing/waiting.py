@@ -184,7 +184,7 @@ class Waiting:
 
         With `look` it takes in what is there, if that was not done just now.
         """
-        if self._server is not None or not self._jobs:
+        if self._server is not None or not self._is_expecting():
             return
         before, self._left_s = self._left_s, time.monotonic()
         if self._ticking:
@@ -211,10 +211,14 @@ class Waiting:
     def _tick(self) -> None:
         """The keeper looks by itself: callers have stayed away for a while."""
         self._ticking = False
-        if self._server is None and self._jobs:
+        if self._server is None and self._is_expecting():
             self._look()
-            if self._jobs:
+            if self._is_expecting():
                 self._arm()
+
+    def _is_expecting(self) -> bool:
+        """Whether workers will be heard of; of tasks that nobody waits for any more, too: they hold what they name."""
+        return bool(self._jobs) or any(member.batches for member in self.members)
 
     def _is_hot(self) -> bool:
         """Whether a caller left just now, and may be back in a moment."""
