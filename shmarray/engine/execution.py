@@ -26,7 +26,7 @@ from shmarray.pool import (
     get_pool,
     run_alone,
 )
-from shmarray.registry.condition import mark_changing
+from shmarray.registry.condition import begin_change, end_change
 
 __all__ = ["run", "run_part"]
 
@@ -45,14 +45,13 @@ def run(plan: Plan, options: Options = DEFAULT, *, start: int = 0) -> int:
     """
     if start >= plan.n_chunks:
         return 0
-    changed = plan.changed_segments()
-    if not changed:
+    if not plan.changed:
         return _run(plan, options, start)
-    mark_changing(changed, changing=True)  # if this program dies in the middle, it stays
+    pages = begin_change(plan.changed)  # if this program dies in the middle, the mark stays
     try:
         return _run(plan, options, start)
     finally:
-        mark_changing(changed, changing=False)
+        end_change(pages)
 
 
 def _run(plan: Plan, options: Options, start: int) -> int:

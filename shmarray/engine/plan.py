@@ -48,6 +48,8 @@ class Plan:
     ----------
     nbytes : int
         Of the largest operand: below `config.parallel_nbytes` the caller works alone.
+    changed : tuple of weakref to Segment
+        What it changes in place.
     leased : frozenset of SegmentKey
         Segments that workers hold alive as long as they map them; see `JobTicket`.
     """
@@ -55,10 +57,10 @@ class Plan:
     __slots__ = (
         "_bound",
         "_kernels",
-        "_outputs",
         "_segments",
         "_ticket",
         "caller_joins",
+        "changed",
         "in_place",
         "job",
         "leased",
@@ -90,7 +92,7 @@ class Plan:
         self.private = any(operand.segment is None for operand in operands)
         self._segments = {key: weakref.ref(segment) for key, segment in segments.items()}
         outputs = outputs if in_place else ()
-        self._outputs = tuple(self._segments[one.segment.key] for one in outputs if one.segment is not None)
+        self.changed = tuple(self._segments[one.segment.key] for one in outputs if one.segment is not None)
         self.leased: frozenset[SegmentKey] = frozenset()
         self._kernels = tuple(kernels)
         self._ticket: JobTicket | None = None
@@ -121,18 +123,14 @@ class Plan:
                 segments=self._segments,
                 kernels=payloads,
                 leased=self.leased,
-                on_unknown=partial(_mark_unknown, self._outputs, self.name) if self._outputs else None,
+                on_unknown=partial(_mark_unknown, self.changed, self.name) if self.changed else None,
             )
         return self._ticket
 
-    def changed_segments(self) -> list[Segment]:
-        """The segments that it changes in place."""
-        return [segment for reference in self._outputs if (segment := reference()) is not None]
-
     def mark_unknown(self, chunks: Sequence[int], why: str) -> None:
         """Have the arrays that this call changes in place remember that these chunks are half changed."""
-        if self._outputs and chunks:
-            _mark_unknown(self._outputs, self.name, chunks, why)
+        if self.changed and chunks:
+            _mark_unknown(self.changed, self.name, chunks, why)
 
 
 def _mark_unknown(outputs: Sequence[weakref.ref[Segment]], name: str, chunks: Sequence[int], why: str) -> None:

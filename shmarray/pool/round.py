@@ -46,12 +46,12 @@ class Round:
     """One call of `Pool.dispatch`, with the pool's lock held."""
 
     __slots__ = (
+        "_outcome",
         "crew",
         "deadline",
         "epoch",
         "limit",
         "next_look_s",
-        "outcome",
         "running",
         "start",
         "stop",
@@ -71,10 +71,17 @@ class Round:
         self.crew, self.ticket, self.limit = crew, ticket, limit
         self.deadline, self.watch = deadline, watch
         self.start = self.stop = self.epoch = 0
-        self.outcome = Outcome()
+        self._outcome: Outcome | None = None
         self.running: dict[int, Death] = {}  # chunk -> who died over it
         self.stopped: dict[int, float] = {}  # pid -> since when it has been seen stopped
         self.next_look_s = 0.0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What there is to tell; made when there is something."""
+        if self._outcome is None:
+            self._outcome = Outcome()
+        return self._outcome
 
     def publish(self, start: int, stop: int, caller: Callable[[Lane, int], int] | None) -> bool:
         """Open the job to all lanes, take part, and wait for the end; whether everything went well."""

@@ -19,6 +19,8 @@ from shmarray.errors import ShmArrayError
 from shmarray.segment.descriptor import DIRTY, REASON, REASON_NBYTES, SCRATCH
 
 if TYPE_CHECKING:
+    import weakref
+
     from shmarray.segment import Segment
     from shmarray.segment.mapping import Mapping
 
@@ -26,9 +28,10 @@ __all__ = [
     "CHANGING",
     "UNDER_WAY",
     "UNKNOWN",
+    "begin_change",
     "clean",
+    "end_change",
     "is_dirty",
-    "mark_changing",
     "mark_dirty",
     "pack_reason",
     "reason_in",
@@ -52,15 +55,25 @@ def mark_dirty(segment: Segment, reason: str) -> None:
         mapping.page[UNKNOWN] = 1
 
 
-def mark_changing(segments: Iterable[Segment], *, changing: bool) -> None:
-    """Note that a call begins to change segments in place, or that it has come to its end, whatever that was.
+def begin_change(segments: Iterable[weakref.ref[Segment]]) -> list[memoryview]:
+    """Note that a call begins to change segments in place; what `end_change` takes.
 
-    Several calls at once have one mark, so if one of them is killed after another has ended, nothing tells.
+    The caller holds the segments until then. Several calls at once have one mark, so if one of them is killed after
+    another has ended, nothing tells.
     """
-    for segment in segments:
-        page = segment.mapping.page
-        if page:
-            page[CHANGING] = changing
+    pages = []
+    for reference in segments:
+        segment = reference()
+        if segment is not None and (page := segment.mapping.page):
+            page[CHANGING] = 1
+            pages.append(page)
+    return pages
+
+
+def end_change(pages: Iterable[memoryview]) -> None:
+    """Note that the call has come to its end, whatever that was."""
+    for page in pages:
+        page[CHANGING] = 0
 
 
 def clean(segment: Segment) -> None:
