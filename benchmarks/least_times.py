@@ -1,7 +1,7 @@
 """What is the least that hot calls and an array's life cost? For comparing two states of the source.
 
-Medians follow whatever else the machine does; the least of many turns hardly does. It takes nothing from this folder, so
-it measures any tree that it is pointed at: `PYTHONPATH=/other/tree python benchmarks/least_times.py`.
+Medians follow whatever else the machine does; the least of many turns hardly does. It takes nothing from this folder,
+so it measures any tree that it is pointed at: `PYTHONPATH=/other/tree python benchmarks/least_times.py`.
 """
 
 from __future__ import annotations
